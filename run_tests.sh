@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Runs the tests in an environment of their own; arguments go to pytest (e.g. -m slow, -k loader).
+set -euo pipefail
+cd "$(dirname "$0")"
+. ./environment.sh pipeline,test
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,44 @@
+"""Package metadata; Dataflow workers install from it, so it lists every package they import."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+# The loader alone: what a trainer installs.
+LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19"]
+PIPELINE = [
+    "apache-beam>=2.77",
+    "datasets>=5.0",
+    "transformers>=5.0",
+    "tokenizers>=0.22",
+    "gigatoken>=0.10",
+    "awkward>=2.8",
+    "fsspec[http]>=2024.6",
+    "zstandard>=0.23",
+    "tqdm>=4.66",
+]
+TEST = ["pytest>=8", "grain>=0.2.18", "orbax-checkpoint>=0.11"]
+
+setup(
+    name="shardstream",
+    version="0.1.0",
+    description="Hugging Face streams to shuffled ArrayRecord shards on Beam, and a JAX loader.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["loaders", "pipelines", "shard_format", "sources", "tokens", "transforms"],
+    install_requires=LOADER,
+    extras_require={
+        "pipeline": PIPELINE,
+        "gcp": ["apache-beam[gcp]>=2.77"],
+        "test": TEST,
+        "dev": ["ruff>=0.14", "pyright>=1.1.400"],
+        "bench": ["psutil>=6", "selectolax>=0.3.21"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
