@@ -1,0 +1,132 @@
+"""Document keys: the 64-bit hash whose order *is* the global shuffle.
+
+A document is named by (source partition, row), its place in the pinned source; its key is a hash of
+(seed, partition, row) and nothing else. Rank, worker, bundle, attempt and clock never enter, so the
+shuffled order is the same whoever computes it and however often. Everything here is integer
+arithmetic on uint64 arrays (SplitMix64's finaliser), so the order can't change with a NumPy
+release, as the stream of a `Generator` may.
+
+Source: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+"""
+
+import numpy as np
+
+_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_LOW_32 = np.uint64(0xFFFFFFFF)
+
+# Domains keep the hashes of different purposes independent of each other for one and the same seed.
+DOMAIN_DOCUMENT = 1
+DOMAIN_SEQUENCE = 2
+DOMAIN_SPLIT = 3
+DOMAIN_DRAW = 4
+
+
+def mix64(values: np.ndarray) -> np.ndarray:
+    """Returns uint64[n]: SplitMix64's finaliser of each value, a bijection."""
+    z = values + _GOLDEN_GAMMA
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    return z ^ (z >> np.uint64(31))
+
+
+def _chain(*parts: int) -> np.uint64:
+    """Returns one uint64 that depends on every part and on their order."""
+    state = np.zeros(1, np.uint64)
+    for part in parts:
+        state = mix64(state ^ np.array([part % 2**64], np.uint64))
+    return state[0]
+
+
+def document_keys(seed: int, partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Returns uint64[n], the shuffle key of each document.
+
+    Args:
+        seed: the dataset's shuffle seed.
+        partition: index of the source file, one for all rows or int[n].
+        row: int64[n], row inside the source file.
+
+    Guarantees: a pure function of its arguments; for one partition, no two rows share a key.
+    """
+    return _hash_documents(DOMAIN_DOCUMENT, seed, partition, row)
+
+
+def draw_keys(document_keys: np.ndarray, seed: int, *stream: int) -> np.ndarray:
+    """Returns uint64[n], fresh keys of documents for one draw from a buffer.
+
+    Args:
+        document_keys: uint64[n].
+        seed: of the shuffle.
+        stream: what numbers the draw, e.g. (lane, draw).
+
+    Guarantees: a pure function of its arguments, whatever the order of the documents.
+    """
+    return mix64(document_keys ^ _chain(DOMAIN_DRAW, seed, *stream))
+
+
+def split_keys(partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Returns uint64[n], the key that assigns documents to train or validation.
+
+    It doesn't depend on the seed: another shuffle, or data appended, moves no document across.
+    """
+    return _hash_documents(DOMAIN_SPLIT, 0, partition, row)
+
+
+def _hash_documents(
+    domain: int, seed: int, partition: int | np.ndarray, row: np.ndarray
+) -> np.ndarray:
+    base = _chain(domain, seed)
+    file_state = mix64(np.atleast_1d(np.asarray(partition)).astype(np.uint64) ^ base)
+    return mix64(mix64(np.asarray(row).astype(np.uint64)) ^ file_state)
+
+
+def bucket_of(keys: np.ndarray, num_buckets: int) -> np.ndarray:
+    """Returns int64[n]: the range partition of keys, `floor(key * num_buckets / 2**64)`, exact.
+
+    Ranges rather than a remainder: the order of buckets is then the order of keys, and the whole
+    dataset read bucket by bucket is one permutation.
+    """
+    if not 1 <= num_buckets < 2**31:
+        raise ValueError(f"num_buckets is {num_buckets}, expected 1 to 2**31 - 1")
+    n = np.uint64(num_buckets)
+    # 64 x 31 bits by halves: the partial products stay below 2**64.
+    low = (keys & _LOW_32) * n >> np.uint64(32)
+    return (((keys >> np.uint64(32)) * n + low) >> np.uint64(32)).astype(np.int64)
+
+
+def assign_buckets(
+    partition: int | np.ndarray,
+    row: np.ndarray,
+    *,
+    seed: int,
+    num_shards: int,
+    num_validation_shards: int = 0,
+    validation_fraction: float = 0.0,
+) -> np.ndarray:
+    """Returns int64[n], the bucket each document ends in: train shards first, then validation's.
+
+    Args:
+        partition: index of the source file, one for all rows or int[n].
+        row: int64[n], row inside the source file.
+        seed: of the shuffle.
+        num_shards: of the train split.
+        num_validation_shards: 0 where there is no validation split.
+        validation_fraction: of documents, chosen by a key of their own whatever the seed.
+    """
+    shuffle_keys = document_keys(seed, partition, row)
+    buckets = bucket_of(shuffle_keys, num_shards)
+    if num_validation_shards:
+        chosen = split_keys(partition, row) < np.uint64(int(validation_fraction * 2**64))
+        validation = bucket_of(shuffle_keys, num_validation_shards)
+        buckets = np.where(chosen, num_shards + validation, buckets)
+    return buckets
+
+
+def permutation(n: int, seed: int, *stream: int) -> np.ndarray:
+    """Returns int64[n], a pseudo-random permutation of range(n), fixed by (seed, *stream).
+
+    Sorting by 64-bit hashes is uniform up to ties, which a stable sort settles by index.
+    """
+    keys = mix64(np.arange(n, dtype=np.uint64) ^ _chain(DOMAIN_SEQUENCE, seed, *stream))
+    return np.argsort(mix64(keys), kind="stable")

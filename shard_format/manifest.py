@@ -1,0 +1,235 @@
+"""`dataset.json`: what a dataset directory holds, and the proof that it is whole.
+
+The manifest is written twice: at the start with status "incomplete", naming the plan, so that an
+interrupted build can go on, and at the very end with status "complete". Readers refuse the first.
+
+Two hashes name a dataset. `plan_fingerprint` is that of everything the output depends on (source
+commit, tokenizer, options, seed), known before any work; `fingerprint` is that of what came out
+(the plan, every shard's sha256, the totals), the same for every runner, worker count and restart.
+What may differ between two such runs (engine, times, runner) stands under `run` and enters neither.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from shard_format import naming
+from shard_format.record import RecordLayout
+from shard_format.storage import Directory
+
+SCHEMA_VERSION = 1
+STATUSES = ("incomplete", "following", "complete")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard as the manifest lists it.
+
+    Attributes:
+        file: name inside the dataset directory.
+        split: "train" or "validation".
+        index: place of the shard in its split, from 0.
+        records: sequences in the file.
+        documents: documents with at least one token here.
+        tokens: tokens that are not padding.
+        truncated_tokens: tokens that packing cut off and counted.
+        max_segments: length slots of a record, see record.RecordLayout.
+        bytes: size of the file.
+        sha256: of the file's content.
+    """
+
+    file: str
+    split: str
+    index: int
+    records: int
+    documents: int
+    tokens: int
+    truncated_tokens: int
+    max_segments: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of dataset.json.
+
+    Attributes:
+        status: "incomplete" while being built, "following" while a stream is still being written,
+            "complete" at the end.
+        mode: "batch" or "stream".
+        sequence_length: L, tokens per record.
+        token_dtype: "uint16" or "uint32".
+        pad_id: the id that fills padding; masks come from lengths, never from this.
+        shuffled: whether records are in shuffled order.
+        packing: its name and options.
+        tokenizer: name, fingerprint, vocab_size, bos_id, eos_id, special-token handling.
+        source: dataset, config, split, commit, files, text column.
+        seed: of the shuffle.
+        options: everything else the output depends on.
+        shards: in order; a dataset read shard by shard is one permutation of the source.
+        totals: counts of documents and tokens, see transforms/commit_dataset.py.
+        dead_letters: documents by reason.
+        report: figures on packing and lengths.
+        plan_fingerprint: sha256 over what the output depends on.
+        run: what may differ between equal runs: runner, engine, times, code version.
+    """
+
+    status: str
+    mode: str = "batch"
+    sequence_length: int
+    token_dtype: str
+    pad_id: int
+    shuffled: bool = True
+    packing: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    source: Mapping[str, Any]
+    seed: int
+    options: Mapping[str, Any]
+    shards: tuple[Shard, ...] = ()
+    totals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    dead_letters: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    plan_fingerprint: str
+    run: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status is {self.status!r}, expected one of {', '.join(STATUSES)}")
+
+    @functools.cached_property  # 0.4 s for 100,000 shards
+    def fingerprint(self) -> str:
+        """sha256 of all that came out, equal for equal datasets whoever built them."""
+        content = self._content()
+        for volatile in ("run", "status"):
+            del content[volatile]
+        return fingerprint_of(content)
+
+    def _content(self) -> dict[str, Any]:
+        """The fields as JSON values; `dataclasses.asdict` takes seconds for 100,000 shards."""
+        content = vars(self) | {"shards": [vars(shard) for shard in self.shards]}
+        content.pop("fingerprint", None)  # once computed, it stands among the fields
+        return content
+
+    def layout(self, shard: Shard) -> RecordLayout:
+        """Returns the record layout of a shard."""
+        return RecordLayout(
+            sequence_length=self.sequence_length,
+            token_dtype=self.token_dtype,
+            max_segments=shard.max_segments,
+        )
+
+    def shards_of(self, split: str) -> tuple[Shard, ...]:
+        """Returns the shards of one split, in order.
+
+        Raises:
+            ValueError: there is no such split; the message names those there are.
+        """
+        found = tuple(shard for shard in self.shards if shard.split == split)
+        if not found:
+            splits = ", ".join(sorted({shard.split for shard in self.shards})) or "none"
+            raise ValueError(f"no split {split!r} in this dataset, expected one of: {splits}")
+        return found
+
+    def to_json(self) -> bytes:
+        """Returns the bytes of dataset.json: keys in a fixed order, a shard a line."""
+        content = self._content()
+        head = {"format": "shardstream", "fingerprint": self.fingerprint}
+        shards = content.pop("shards")
+        text = json.dumps(head | content, indent=1, ensure_ascii=False)
+        lines = ",\n  ".join(json.dumps(shard) for shard in shards)
+        body = f"[\n  {lines}\n ]" if shards else "[]"
+        return f'{text[: text.rindex("}")].rstrip()},\n "shards": {body}\n}}\n'.encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, *, where: str) -> Self:
+        """Returns the manifest in data; `where` names the file in errors.
+
+        Raises:
+            ValueError: no JSON, another format, a newer schema, or a missing field.
+        """
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"{where}: no JSON ({error}); is it a dataset's manifest?") from error
+        if not isinstance(content, dict) or content.pop("format", None) != "shardstream":
+            raise ValueError(f"{where}: expected a shardstream manifest, found other JSON")
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{where}: schema_version is {version}, this code reads {SCHEMA_VERSION}. "
+                "Install the shardstream version that wrote it, or rebuild the dataset."
+            )
+        fingerprint = content.pop("fingerprint", None)
+        try:
+            content["shards"] = _make_shards(content["shards"])
+            manifest = cls(**content)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{where}: a field is missing or unknown: {error}") from error
+        if manifest.fingerprint != fingerprint:
+            raise ValueError(
+                f"{where}: fingerprint is {fingerprint}, its content gives {manifest.fingerprint}. "
+                "The file was edited or is damaged; restore it or rebuild the dataset."
+            )
+        return manifest
+
+
+def _make_shards(entries: list[dict[str, Any]]) -> tuple[Shard, ...]:
+    """Returns the shards of JSON objects; TypeError names a field that is missing or unknown.
+
+    `Shard(**entry)` takes 0.35 s for 100,000 (frozen fields are set one by one), this 0.05 s.
+    """
+    names = {field.name for field in dataclasses.fields(Shard)}
+
+    def make(entry: dict[str, Any]) -> Shard:
+        if entry.keys() != names:
+            return Shard(**entry)  # raises
+        shard = object.__new__(Shard)
+        vars(shard).update(entry)
+        return shard
+
+    return tuple(map(make, entries))
+
+
+def fingerprint_of(content: Mapping[str, Any]) -> str:
+    """Returns the sha256 of the canonical JSON of content (sorted keys, no spaces)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_manifest(directory: Directory) -> Manifest | None:
+    """Returns the manifest of a directory, whatever its status; None where there is none."""
+    if not directory.exists(naming.MANIFEST):
+        return None
+    where = str(directory.path(naming.MANIFEST))
+    return Manifest.from_json(directory.read(naming.MANIFEST), where=where)
+
+
+def read_manifest(directory: Directory, *, allow: tuple[str, ...] = ("complete",)) -> Manifest:
+    """Returns the manifest of a dataset that may be read.
+
+    Args:
+        directory: the dataset directory.
+        allow: statuses to accept; "complete" alone unless the caller means to follow a stream.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: it is damaged, or its status is not allowed.
+    """
+    manifest = find_manifest(directory)
+    if manifest is None:
+        raise FileNotFoundError(
+            f"{directory}: no {naming.MANIFEST}, so this is no dataset directory. Give the "
+            f"--output "
+            "of a finished `python -m pipelines.preprocess`."
+        )
+    if manifest.status not in allow:
+        raise ValueError(
+            f"{directory}: the dataset is {manifest.status}, expected {' or '.join(allow)}. "
+            "Run the command that builds it again: it goes on from what is there."
+        )
+    return manifest

@@ -1,0 +1,62 @@
+"""Names inside a dataset directory, in both directions: made and parsed in this one place."""
+
+import re
+
+MANIFEST = "dataset.json"
+CARD = "README.md"
+TOKENIZER_DIRECTORY = "tokenizer"
+PROVENANCE_DIRECTORY = "provenance"
+DEAD_LETTERS_DIRECTORY = "dead_letters"
+COMMITS_DIRECTORY = "commits"
+WORK_DIRECTORY = "_work"
+
+_SHARD = re.compile(
+    r"(?P<split>[a-z][a-z0-9_]*)-(?P<index>\d{5,})(-of-(?P<count>\d{5,}))?\.array_record"
+)
+
+
+def shard_name(split: str, index: int, count: int | None = None) -> str:
+    """Returns `train-00000-of-00064.array_record`; stream mode has no count."""
+    if count is not None and not 0 <= index < count:
+        raise ValueError(f"shard index is {index}, expected 0 to {count - 1}")
+    total = "" if count is None else f"-of-{count:05d}"
+    return f"{split}-{index:05d}{total}.array_record"
+
+
+def stream_shard_name(split: str, shard_id: str) -> str:
+    """Returns `train-stream-0123456789abcdef.array_record`, named by the documents it holds.
+
+    A stream's shard is written before its place in the order is known; see shard_format.commit_log.
+    """
+    return f"{split}-stream-{shard_id}.array_record"
+
+
+def commit_name(sequence: int) -> str:
+    """Returns the path, inside the dataset directory, of one commit of a stream."""
+    return f"{COMMITS_DIRECTORY}/{sequence:08d}.json"
+
+
+def parse_shard_name(name: str) -> tuple[str, int, int | None]:
+    """Returns (split, index, count); count is None for stream mode's names."""
+    match = _SHARD.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{name!r} is no shard name, expected like train-00000-of-00064.array_record"
+        )
+    count = match["count"]
+    return match["split"], int(match["index"]), None if count is None else int(count)
+
+
+def provenance_name(shard: str) -> str:
+    """Returns the path, inside the dataset directory, of a shard's provenance."""
+    return f"{PROVENANCE_DIRECTORY}/{shard.removesuffix('.array_record')}.parquet"
+
+
+def dead_letters_name(partition: int | str) -> str:
+    """Returns the path, inside the dataset directory, of dead letters.
+
+    Args:
+        partition: index of the source file; in stream mode the name of the unit of reading.
+    """
+    text = f"{partition:05d}" if isinstance(partition, int) else partition
+    return f"{DEAD_LETTERS_DIRECTORY}/partition-{text}.jsonl"

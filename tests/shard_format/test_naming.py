@@ -1,0 +1,27 @@
+import pytest
+
+from shard_format import naming
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("train", 0, 64), "train-00000-of-00064.array_record"),
+        (("validation", 7, 123456), "validation-00007-of-123456.array_record"),
+        (("train", 12, None), "train-00012.array_record"),
+    ],
+)
+def test_shard_name_both_ways(parts: tuple, name: str) -> None:
+    assert naming.shard_name(*parts) == name
+    assert naming.parse_shard_name(name) == parts
+
+
+@pytest.mark.parametrize("name", ["train.array_record", "train-1-of-2.array_record", "x", ""])
+def test_parse_shard_name_refuses_others(name: str) -> None:
+    with pytest.raises(ValueError, match="no shard name"):
+        naming.parse_shard_name(name)
+
+
+def test_shard_name_refuses_index_outside() -> None:
+    with pytest.raises(ValueError, match="expected 0 to 3"):
+        naming.shard_name("train", 4, 4)
