@@ -1,0 +1,70 @@
+"""What the user says about the source, checked as far as it can be without opening it."""
+
+import dataclasses
+import string
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    r"""Names a stream of documents as `datasets.load_dataset(..., streaming=True)` would.
+
+    Attributes:
+        dataset: hub name, local directory, or a packaged format ("parquet", "json", "csv", "text")
+            together with data_files.
+        config: configuration (subset) of the dataset.
+        split: split to read.
+        data_files: paths, URLs or patterns; needed with a packaged format.
+        revision: branch, tag or commit; what it points to at the start is pinned.
+        text_column: column that holds the text of a document.
+        text_template: joins columns instead, e.g. "{title}\n\n{text}".
+        skip_documents: documents of the stream to leave out at its start.
+        max_documents: documents to read after those, all where None: the first N, like `take(N)`.
+    """
+
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+    data_files: tuple[str, ...] = ()
+    revision: str | None = None
+    text_column: str = "text"
+    text_template: str | None = None
+    skip_documents: int = 0
+    max_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.skip_documents < 0:
+            raise ValueError(f"skip_documents is {self.skip_documents}, expected 0 or more")
+        if self.max_documents is not None and self.max_documents < 1:
+            raise ValueError(f"max_documents is {self.max_documents}, expected at least 1")
+        if self.text_template is not None and not template_columns(self.text_template):
+            raise ValueError(
+                f"text_template is {self.text_template!r}, expected at least one {{column}}"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns a document's text is made of, each once, in order of use."""
+        if self.text_template is None:
+            return (self.text_column,)
+        return tuple(dict.fromkeys(template_columns(self.text_template)))
+
+
+def parse_template(template: str) -> list[tuple[str, str | None]]:
+    """Returns (literal, column) pairs in order; column is None behind a last literal."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"text_template is {template!r}: {error}") from error
+    for _, column, spec, conversion in parsed:
+        if column == "" or spec or conversion:
+            raise ValueError(
+                f"text_template is {template!r}, expected plain {{column}} fields; write "
+                f"{{{{ and }}}} "
+                "for literal braces"
+            )
+    return [(literal, column) for literal, column, _, _ in parsed]
+
+
+def template_columns(template: str) -> list[str]:
+    """Returns the columns a template names, in order, repeats kept."""
+    return [column for _, column in parse_template(template) if column is not None]

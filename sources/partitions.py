@@ -1,0 +1,177 @@
+"""Splits a source into partitions, the units that workers read side by side.
+
+A parquet file splits into runs of row groups of about `partition_bytes` of text; its footer, which
+one worker a file opens, says where. Other formats can't be entered in the middle: a file is a
+partition. How a source is split never shows in the output: documents are named by (file, row in the
+file).
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+
+from sources.resolve import ReadSpec, SourceFile
+
+DEFAULT_PARTITION_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Partition:
+    """What one worker reads in one go.
+
+    Attributes:
+        files: usually one; several where a prefix of a stream of unknown lengths is wanted.
+        row_groups: of a parquet file, half-open; None means all of it.
+        first_row: row inside the (first) file of the first row read.
+        skip_documents: rows to pass over after that.
+        max_documents: rows to read at most.
+        text_bytes: uncompressed bytes expected, None where unknown.
+    """
+
+    files: tuple[SourceFile, ...]
+    row_groups: tuple[int, int] | None = None
+    first_row: int = 0
+    skip_documents: int = 0
+    max_documents: int | None = None
+    text_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A file name that is this partition's alone, whatever else is read."""
+        groups = "all" if self.row_groups is None else "{:05d}-{:05d}".format(*self.row_groups)
+        window = f"-{self.skip_documents}+{self.max_documents}" if self.is_window else ""
+        return f"{self.files[0].index:06d}-{groups}{window}"
+
+    @property
+    def is_window(self) -> bool:
+        """Whether rows inside the partition are left out."""
+        return self.skip_documents > 0 or self.max_documents is not None
+
+
+def list_partitions(
+    files: tuple[SourceFile, ...],
+    spec: ReadSpec,
+    *,
+    skip_documents: int = 0,
+    max_documents: int | None = None,
+) -> Iterator[Partition]:
+    """Yields coarse partitions: a file each, or what holds the wanted window of the stream.
+
+    Parquet footers are opened only where a window needs row counts, and no further than it reaches.
+    """
+    if skip_documents == 0 and max_documents is None:
+        yield from (Partition(files=(file,)) for file in files)
+        return
+    if spec.module != "parquet":
+        # Nobody knows how many rows a file has before it is read: one reader walks the stream.
+        yield Partition(files=files, skip_documents=skip_documents, max_documents=max_documents)
+        return
+    skip, left = skip_documents, max_documents
+    for file in files:
+        with open_parquet(file.url) as parquet:
+            rows = parquet.metadata.num_rows
+        if skip >= rows:
+            skip -= rows
+            continue
+        take = rows - skip if left is None else min(rows - skip, left)
+        whole = skip == 0 and take == rows
+        yield Partition(
+            files=(file,),
+            skip_documents=skip,
+            max_documents=None if whole else take,
+        )
+        skip = 0
+        if left is not None:
+            left -= take
+            if left == 0:
+                return
+
+
+def split_partition(
+    partition: Partition, spec: ReadSpec, partition_bytes: int = DEFAULT_PARTITION_BYTES
+) -> Iterator[Partition]:
+    """Yields the partitions a coarse one splits into; itself, where the format can't be split."""
+    if spec.module != "parquet" or len(partition.files) != 1:
+        yield partition
+        return
+    with open_parquet(partition.files[0].url) as parquet:
+        groups = _describe_row_groups(parquet.metadata, spec.columns)
+    window_begin = partition.skip_documents
+    window_end = sum(group["rows"] for group in groups)
+    if partition.max_documents is not None:
+        window_end = min(window_end, window_begin + partition.max_documents)
+    run: list[dict[str, int]] = []
+    for group in groups:
+        if group["first_row"] + group["rows"] <= window_begin or group["first_row"] >= window_end:
+            continue
+        if run and sum(g["text_bytes"] for g in run) + group["text_bytes"] > partition_bytes:
+            yield _partition_of(partition.files[0], run, window_begin, window_end)
+            run = []
+        if group["rows"]:
+            run.append(group)
+    if run:
+        yield _partition_of(partition.files[0], run, window_begin, window_end)
+
+
+def _describe_row_groups(
+    metadata: pq.FileMetaData, columns: tuple[str, ...]
+) -> list[dict[str, int]]:
+    groups, first_row = [], 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        text_bytes = sum(
+            group.column(i).total_uncompressed_size
+            for i in range(group.num_columns)
+            if group.column(i).path_in_schema.split(".")[0] in columns
+        )
+        rows = group.num_rows
+        groups.append(
+            {"index": index, "rows": rows, "first_row": first_row, "text_bytes": text_bytes}
+        )
+        first_row += rows
+    return groups
+
+
+def _partition_of(
+    file: SourceFile, run: list[dict[str, int]], window_begin: int, window_end: int
+) -> Partition:
+    first_row, end_row = run[0]["first_row"], run[-1]["first_row"] + run[-1]["rows"]
+    begin, end = max(window_begin, first_row), min(window_end, end_row)
+    return Partition(
+        files=(file,),
+        row_groups=(run[0]["index"], run[-1]["index"] + 1),
+        first_row=first_row,
+        skip_documents=begin - first_row,
+        max_documents=None if end == end_row else end - begin,
+        text_bytes=sum(group["text_bytes"] for group in run),
+    )
+
+
+@contextlib.contextmanager
+def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+    """Opens a parquet file for exact ranged reads.
+
+    No read-ahead cache: Arrow coalesces the column chunks it wants, and anything fetched beside
+    them would be another column's bytes.
+    """
+    file_system, path = fsspec.core.url_to_fs(url)
+    remote: dict[str, Any] = {} if "file" in _protocols(file_system) else {"cache_type": "none"}
+    with file_system.open(path, "rb", **remote) as stream:
+        try:
+            parquet = pq.ParquetFile(stream, pre_buffer=True)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"{url}: not a readable parquet file ({error}). Remove it from the data files or "
+                "fetch it again."
+            ) from error
+        with parquet:
+            yield parquet
+
+
+def _protocols(file_system: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+    protocol = file_system.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
