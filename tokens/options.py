@@ -1,0 +1,68 @@
+"""What a user may ask of tokenization, checked when it is asked.
+
+Invariant: an instance that exists is valid on its own terms; whether the tokenizer can be found and
+has the special tokens asked for is checked by `tokens.tokenizer.open_tokenizer`. Frozen and
+hashable, so that it is the key of the process-wide tokenizer cache and travels inside Beam's
+pickles without a tokenizer in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ENGINES: Final = ("auto", "gigatoken", "tokenizers", "transformers")
+SPECIAL_TOKENS_IN_TEXT: Final = ("encode", "parse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerOptions:
+    """Which tokenizer, run by which engine, with which ids around every document.
+
+    Attributes:
+        tokenizer: a Hugging Face hub name (`openai-community/gpt2`) or a local directory.
+        revision: the hub commit, tag or branch; None is the hub's default branch.
+        engine: `auto` takes the fastest engine that passes certification; a name asks for that
+            engine and fails when it cannot give transformers' ids.
+        add_bos: put the tokenizer's BOS id before every document.
+        add_eos: put the tokenizer's EOS id after every document, empty ones included.
+        special_tokens_in_text: what a literal `<|endoftext|>` inside a document becomes. `encode`:
+            the ids of its characters, so no document can forge a boundary. `parse`: the special
+            token's id, which is what `transformers` does by default.
+        audit_every: a document in this many is tokenized again by `transformers` and compared;
+            the caller picks which, by document key. 0 turns the audit off.
+    """
+
+    tokenizer: str
+    revision: str | None = None
+    engine: str = "auto"
+    add_bos: bool = False
+    add_eos: bool = True
+    special_tokens_in_text: str = "encode"
+    audit_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.tokenizer.strip():
+            raise ValueError(
+                "tokenizer: expected a hub name such as 'openai-community/gpt2' or a directory, "
+                f"found {self.tokenizer!r}. Pass --tokenizer."
+            )
+        _require_choice("engine", self.engine, ENGINES)
+        _require_choice(
+            "special_tokens_in_text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT
+        )
+        if self.audit_every < 0:
+            raise ValueError(
+                f"audit_every: expected 0 (no audit) or a number of documents, "
+                f"found {self.audit_every}."
+            )
+
+    @property
+    def split_special_tokens(self) -> bool:
+        """The same choice in the word `transformers` uses for it."""
+        return self.special_tokens_in_text == "encode"
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")

@@ -1,0 +1,54 @@
+"""The reference engine: the ids of `AutoTokenizer(...)(text)`, by asking `transformers` for them.
+
+Invariant: whatever this engine returns is right by definition; the other engines are certified
+against it. It takes slow tokenizers too. One lock serializes the calls, because a call changes the
+settings of the tokenizer it runs on (padding, truncation, special-token splitting).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import transformers
+
+from tokens.assemble import from_lists
+from tokens.engine import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TransformersEngine:
+    """Calls a transformers tokenizer, a block of texts a call.
+
+    Args:
+        tokenizer: what `AutoTokenizer.from_pretrained` gave, fast or slow.
+        split_special_tokens: True reads a literal special token as ordinary text.
+    """
+
+    name = "transformers"
+    version = transformers.__version__
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, split_special_tokens: bool) -> None:
+        self._tokenizer = tokenizer
+        self._split_special_tokens = split_special_tokens
+        self._lock = threading.Lock()
+
+    def encode(self, texts: pa.LargeStringArray) -> Encoded:
+        """See `tokens.engine.Engine.encode`; any number of threads may call, one runs."""
+        if len(texts) == 0:
+            return from_lists([])
+        with self._lock:
+            batch = self._tokenizer(
+                texts.to_pylist(),
+                add_special_tokens=False,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                split_special_tokens=self._split_special_tokens,
+                verbose=False,
+            )
+        return from_lists(batch["input_ids"])
