@@ -1,0 +1,160 @@
+"""The graph itself: metrics, what an interrupted run keeps, sums that must hold."""
+
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.metrics import MetricsFilter
+
+from pipelines.options import parse_options
+from pipelines.output_state import prepare_output
+from pipelines.planning import make_plan
+from pipelines.preprocess import preprocess
+from shard_format import naming
+from shard_format.manifest import find_manifest
+from shard_format.storage import Directory
+from tests.pipeline_runs import build, parquet_flags
+from transforms import build_shard as build_shard_module
+from transforms import tokenize_documents
+from transforms.build_dataset import BuildDataset
+from transforms.commit_dataset import check_sums
+from transforms.errors import JobError, job_error_message
+
+
+def test_metrics_are_those_of_the_manifest(
+    tmp_path: Path, twelve_documents: list[str], tokenizer_directory: str
+) -> None:
+    flags = parquet_flags(twelve_documents, tokenizer_directory)
+    plan = make_plan(parse_options([*flags, "--output", str(tmp_path / "out")]))
+    prepare_output(plan, overwrite=False)
+    pipeline = beam.Pipeline("FnApiRunner")
+    _ = pipeline | BuildDataset(plan)
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = result.metrics().query(MetricsFilter().with_namespace("shardstream"))["counters"]
+    found = {counter.key.metric.name: counter.committed for counter in counters}
+    manifest = find_manifest(Directory(tmp_path / "out"))
+    assert found["documents_read"] == 12
+    assert found["tokens_in"] == manifest.totals["tokens_in"]
+    assert found["tokens_written"] == manifest.totals["tokens_written"]
+    assert found["records"] == manifest.totals["records"]
+    assert found["shards"] == len(manifest.shards)
+
+
+def test_rerun_reads_nothing_again_and_keeps_finished_shards(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4]
+    expected = build(tmp_path / "whole", *flags).fingerprint
+    out = tmp_path / "out"
+    original = build_shard_module.write_records
+
+    def fail_on_the_third(path: Path, *args: Any) -> Any:
+        if "train-00002" in Path(path).name:
+            raise OSError("disk full")
+        return original(path, *args)
+
+    monkeypatch.setattr(build_shard_module, "write_records", fail_on_the_third)
+    with pytest.raises(Exception, match="disk full"):
+        build(out, *flags, "--threads", 1)
+    assert find_manifest(Directory(out)).status == "incomplete"
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
+    assert kept
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a finished partition was read again")
+
+    monkeypatch.setattr(build_shard_module, "write_records", original)
+    monkeypatch.setattr(tokenize_documents, "read_blocks", refuse)
+    assert build(out, *flags).fingerprint == expected
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_lost_spill_file_is_made_again(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4]
+    expected = build(tmp_path / "whole", *flags).fingerprint
+    out = tmp_path / "out"
+
+    def fail(*_: Any) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_shard_module, "write_records", fail)
+        with pytest.raises(Exception, match="killed"):
+            build(out, *flags)
+    spilled = sorted((out / naming.WORK_DIRECTORY).rglob("*.arrow"))
+    spilled[0].unlink()
+    spilled[1].write_bytes(spilled[1].read_bytes()[:-100])
+    assert build(out, *flags).fingerprint == expected
+
+
+def test_job_error_is_found_inside_what_runners_raise(
+    tmp_path: Path,
+    twelve_documents: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = RuntimeError(
+        "Pipeline failed in state FAILED: Traceback\\n"
+        "transforms.errors.JobError: 2 of 4 documents are dead letters. [while running 'X']"
+    )
+    assert job_error_message(error) == "2 of 4 documents are dead letters."
+    assert job_error_message(RuntimeError("something else")) is None
+    # The source changes between planning and the job: the worker notices.
+    options = parse_options(
+        [
+            *parquet_flags(twelve_documents, tokenizer_directory),
+            *("--output", str(tmp_path / "o"), "--runner", "FnApiRunner", "--no-progress"),
+        ]
+    )
+    plan = make_plan(options)
+    changed = plan.source_identity | {"commit": "0" * 40}
+    monkeypatch.setattr(
+        "pipelines.preprocess.make_plan",
+        lambda _: type(plan)(**(vars(plan) | {"source_identity": changed})),
+    )
+    with pytest.raises(Exception, match="source changed while the job ran") as raised:
+        preprocess(options)
+    assert job_error_message(raised.value).startswith("the source changed while the job ran")
+
+
+TOTALS = {
+    "documents_read": 10,
+    "documents_written": 7,
+    "documents_dropped": 1,
+    "dead_letters": 2,
+    "tokens_in": 100,
+    "tokens_written": 90,
+    "tokens_truncated": 10,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "num_shards", "lines", "message"),
+    [
+        (
+            {"documents_written": 6},
+            (4, 4),
+            2,
+            "documents written, dropped and dead: 9, expected 10",
+        ),
+        ({"tokens_written": 91}, (4, 4), 2, "tokens written and truncated: 101, expected 100"),
+        ({}, (3, 4), 2, "shards: 3, expected 4"),
+        ({}, (4, 4), 1, "dead letters on file: 1, expected 2"),
+    ],
+)
+def test_check_sums_names_the_sum_that_fails(
+    change: dict, num_shards: tuple[int, int], lines: int, message: str
+) -> None:
+    check_sums(TOTALS, (4, 4), {"file": 2})
+    with pytest.raises(JobError, match=message):
+        check_sums(TOTALS | change, num_shards, {"file": lines})

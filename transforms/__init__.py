@@ -1,0 +1,1 @@
+"""The pipeline's steps, one verb a file: Beam wiring around functions on arrays. No JAX."""

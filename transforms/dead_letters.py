@@ -1,0 +1,121 @@
+"""Keeps the documents that could not become tokens: counted, bounded, written with reasons."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import apache_beam as beam
+
+from shard_format import naming
+from sources.read import DeadLetter
+from transforms.errors import JobError
+from transforms.plan import BuildPlan
+
+
+class WriteDeadLetters(beam.PTransform):
+    """Writes dead letters, a JSON line each, one file for every source file that has some.
+
+    Input: PCollection[(partition index, [DeadLetter])].
+    Output: PCollection[(file name, number of dead letters)].
+    Guarantees: lines in the order of the source; idempotent.
+    """
+
+    def __init__(self, plan: BuildPlan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def expand(
+        self, letters: beam.PCollection[tuple[int, list[DeadLetter]]]
+    ) -> beam.PCollection[tuple[str, int]]:
+        """Wires the grouping and the writing."""
+        return (
+            letters
+            | "GroupByFile" >> beam.GroupByKey()  # (partition, [[dead letter]])
+            | "WriteLines" >> beam.Map(_write_dead_letters, plan=self._plan)  # (name, count)
+        )
+
+
+def _write_dead_letters(
+    group: tuple[int, Iterable[list[DeadLetter]]], *, plan: BuildPlan
+) -> tuple[str, int]:
+    partition, groups = group
+    letters = sorted((letter for items in groups for letter in items), key=lambda item: item.row)
+    name = naming.dead_letters_name(partition)
+    lines = (json.dumps(dataclasses.asdict(letter), ensure_ascii=False) for letter in letters)
+    plan.directory.write(name, "".join(f"{line}\n" for line in lines).encode())
+    return name, len(letters)
+
+
+class SumCounts(beam.PTransform):
+    """Adds up the counts of all partitions and stops the job where too many documents are dead.
+
+    Input: PCollection[dict[str, int]].
+    Output: PCollection of one dict[str, int].
+
+    Args:
+        plan: of the build.
+        dead_letter_files: output of WriteDeadLetters; the check waits for it, so that a job it
+        stops
+            leaves the letters to look at.
+    """
+
+    def __init__(
+        self, plan: BuildPlan, dead_letter_files: beam.PCollection[tuple[str, int]]
+    ) -> None:
+        super().__init__()
+        self._plan = plan
+        self._dead_letter_files = dead_letter_files
+
+    def expand(self, counts: beam.PCollection[dict[str, int]]) -> beam.PCollection[dict[str, int]]:
+        """Wires the sum and the check."""
+        return (
+            counts
+            | "Add" >> beam.CombineGlobally(_add)  # counts
+            | "CheckDeadLetters"
+            >> beam.Map(
+                lambda counts, _, plan: check_dead_letters(counts, plan=plan),
+                beam.pvalue.AsList(self._dead_letter_files),
+                plan=self._plan,
+            )
+        )
+
+
+def _add(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for item in counts:
+        total.update(item)
+    return dict(total)
+
+
+def dead_letter_counts(counts: dict[str, int]) -> dict[str, int]:
+    """Returns the number of dead letters by reason."""
+    prefix = "dead_letters/"
+    found = {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix)}
+    return dict(sorted(found.items()))
+
+
+def check_dead_letters(counts: dict[str, int], *, plan: BuildPlan) -> dict[str, int]:
+    """Returns counts unchanged.
+
+    Raises:
+        JobError: no document at all, or too many dead ones.
+    """
+    read = counts.get("documents_read", 0)
+    if read == 0:
+        raise JobError(
+            "no documents at all: the source's files hold no row in the window asked for. Check "
+            "--split, --skip_documents and --data_files."
+        )
+    by_reason = dead_letter_counts(counts)
+    dead = sum(by_reason.values())
+    if dead > plan.max_dead_letter_fraction * read:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in by_reason.items())
+        raise JobError(
+            f"{dead} of {read} documents are dead letters ({reasons}), more than "
+            f"--max_dead_letter_fraction {plan.max_dead_letter_fraction} allows. See "
+            f"{plan.directory.path(naming.DEAD_LETTERS_DIRECTORY)}; mend the source, choose "
+            f"another "
+            "--text_column, or raise the fraction."
+        )
+    return counts

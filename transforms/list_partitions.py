@@ -1,0 +1,66 @@
+"""From a pinned source to the partitions that workers read; the graph itself holds no file list.
+
+Listing runs on one worker, opening footers on all of them, a file an element: the job stays a few
+kilobytes however many files the source has.
+"""
+
+from collections.abc import Iterator
+
+import apache_beam as beam
+
+from sources.partitions import Partition, list_partitions, split_partition
+from sources.resolve import resolve
+from transforms.errors import JobError
+from transforms.plan import BuildPlan
+
+
+class ListPartitions(beam.PTransform):
+    """Lists the partitions of the plan's source.
+
+    Input: the pipeline's begin.
+    Output: PCollection[Partition], bounded, in no order, spread over workers.
+    Guarantees: together the partitions hold each document of the source's window once.
+    """
+
+    def __init__(self, plan: BuildPlan) -> None:
+        super().__init__()
+        self._plan = plan
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Partition]:
+        """Wires listing and splitting."""
+        return (
+            begin
+            | "Start" >> beam.Create([None])  # (None)
+            | "ListFiles" >> beam.ParDo(_ListFiles(self._plan))  # coarse partition
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "SplitFiles" >> beam.ParDo(_SplitFile(self._plan))  # partition
+            | "SpreadPartitions" >> beam.Reshuffle()
+        )
+
+
+class _ListFiles(beam.DoFn):
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+
+    def process(self, _: None) -> Iterator[Partition]:
+        plan = self._plan
+        source = resolve(plan.source)
+        if source.commit != plan.source_identity["commit"]:
+            raise JobError(
+                f"the source changed while the job ran: commit {source.commit}, expected "
+                f"{plan.source_identity['commit']}. Run the command again."
+            )
+        yield from list_partitions(
+            source.files,
+            plan.read_spec,
+            skip_documents=plan.source.skip_documents,
+            max_documents=plan.source.max_documents,
+        )
+
+
+class _SplitFile(beam.DoFn):
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+
+    def process(self, partition: Partition) -> Iterator[Partition]:
+        yield from split_partition(partition, self._plan.read_spec, self._plan.partition_bytes)

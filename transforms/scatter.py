@@ -1,0 +1,25 @@
+"""Sends documents to their buckets: one sort a block, one slice a bucket."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.plan import BuildPlan
+
+
+def scatter_block(batch: pa.RecordBatch, plan: BuildPlan) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields (bucket, its documents of the batch), buckets ascending, empty ones left out."""
+    partition, row = document_ids(batch)
+    buckets = plan.buckets_of(partition, row)
+    order = np.argsort(buckets, kind="stable")
+    ordered = batch.take(pa.array(order))
+    found, starts = np.unique(buckets[order], return_index=True)
+    ends = np.append(starts[1:], len(buckets))
+    for bucket, start, end in zip(found.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        yield bucket, ordered.slice(start, end - start)
+
+
+def document_ids(batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (partition int32[n], row int64[n]) of the documents."""
+    return batch["partition"].to_numpy(), batch["row"].to_numpy()

@@ -1,0 +1,132 @@
+"""Blocks wait for their shard in temporary files; only references go through the runner's shuffle.
+
+Runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen) then
+hold a few bytes a block. A spill file is an Arrow IPC file with the record batches of each bucket
+together, written whole under a name that the partition determines; a partition's marker, written
+last, lists them with the counts. A rerun finds the marker and passes the partition over: that is
+how a killed job goes on.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from shard_format.storage import Directory
+from sources.partitions import Partition
+from sources.read import DeadLetter
+from transforms.plan import BuildPlan
+from transforms.scatter import scatter_block
+from transforms.token_blocks import SCHEMA, TokenBlock
+from transforms.tokenize_documents import PartitionDoFn
+
+# Tokens gathered before they are sorted by bucket and written: large enough that a bucket's piece
+# is worth a read, small beside a shard in memory.
+SPILL_BYTES = 48 << 20
+
+
+class SpillReference(NamedTuple):
+    """Where a bucket's documents wait: batches of the spill file `name`, half-open."""
+
+    name: str
+    begin: int
+    end: int
+
+
+class SpillPartitions(PartitionDoFn):
+    """Partition → (bucket, SpillReference), through files below the dataset directory."""
+
+    def process(self, partition: Partition) -> Iterator[Any]:
+        """Yields a reference for every bucket of every spill file."""
+        plan = self._plan
+        directory = plan.directory
+        marker = plan.work_name("partitions", f"{partition.name}.json")
+        done = read_marker(directory, marker)
+        if done is None:
+            done = spill_partition(
+                self.token_blocks(partition), partition.name, plan, directory, SPILL_BYTES
+            )
+            directory.write(marker, json.dumps(done).encode())
+        for name, file in done["files"].items():
+            for bucket, (begin, end) in file["buckets"].items():
+                yield int(bucket), SpillReference(name, begin, end)
+        letters = [DeadLetter(**letter) for letter in done["dead_letters"]]
+        yield from self.side_outputs(Counter(done["counts"]), letters)
+
+
+def spill_partition(
+    blocks: Iterable[TokenBlock],
+    partition_name: str,
+    plan: BuildPlan,
+    directory: Directory,
+    spill_bytes: int,
+) -> dict[str, Any]:
+    """Writes a partition's spill files; returns its marker's content."""
+    counts: Counter[str] = Counter()
+    dead_letters: list[DeadLetter] = []
+    files: dict[str, dict[str, Any]] = {}
+    waiting: dict[int, list[pa.RecordBatch]] = {}
+    waiting_bytes = 0
+
+    def flush() -> None:
+        nonlocal waiting_bytes
+        if waiting:
+            name = plan.work_name("spill", f"{partition_name}-{len(files):05d}.arrow")
+            files[name] = write_spill(directory, name, waiting)
+        waiting.clear()
+        waiting_bytes = 0
+
+    for block in blocks:
+        counts.update(block.counts)
+        dead_letters += block.dead_letters
+        # Scattered while the block is still in the processor's cache: a sort of the whole spill
+        # would move the same bytes through fresh memory once more.
+        for bucket, piece in scatter_block(block.batch, plan):
+            waiting.setdefault(bucket, []).append(piece)
+        waiting_bytes += block.batch.nbytes
+        if waiting_bytes >= spill_bytes:
+            flush()
+    flush()
+    return {
+        "counts": dict(counts),
+        "dead_letters": [dataclasses.asdict(letter) for letter in dead_letters],
+        "files": files,
+    }
+
+
+def write_spill(
+    directory: Directory, name: str, pieces: dict[int, list[pa.RecordBatch]]
+) -> dict[str, Any]:
+    """Publishes one spill file; returns its size and, for each bucket, its batches (half-open)."""
+    buckets: dict[int, tuple[int, int]] = {}
+    end = 0
+    with (
+        directory.publishing(name, durable=False) as private,
+        pa.OSFile(str(private), "wb") as sink,
+        pa.ipc.new_file(sink, SCHEMA) as writer,
+    ):
+        for bucket, batches in sorted(pieces.items()):
+            for batch in batches:
+                writer.write_batch(batch)
+            begin, end = end, end + len(batches)
+            buckets[bucket] = begin, end
+    return {"bytes": directory.size(name), "buckets": buckets}
+
+
+def read_spill(directory: Directory, reference: SpillReference) -> list[pa.RecordBatch]:
+    """Returns the documents a reference points to, mapped from the file rather than copied."""
+    with pa.memory_map(str(directory.path(reference.name))) as source:
+        file = pa.ipc.open_file(source)
+        return [file.get_batch(index) for index in range(reference.begin, reference.end)]
+
+
+def read_marker(directory: Directory, name: str) -> dict[str, Any] | None:
+    """Returns a marker's content, None where the partition isn't done or its files aren't whole."""
+    if not directory.exists(name):
+        return None
+    marker = json.loads(directory.read(name))
+    whole = all(directory.size(file) == entry["bytes"] for file, entry in marker["files"].items())
+    return marker if whole else None

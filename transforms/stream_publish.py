@@ -1,0 +1,76 @@
+"""From documents drawn to a shard that readers see: write, hash, publish, commit, in this order.
+
+A shard's name is a hash of the documents it holds, and its bytes are a function of them. Two
+attempts at one set of documents give one file; attempts at different sets give different files, of
+which those without a commit are orphans. Nothing here depends on bundles, attempts, workers or
+time.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from shard_format import naming
+from shard_format.commit_log import PartitionRead, ShardCommit
+from shard_format.manifest import Shard
+from transforms.build_shard import write_shard
+from transforms.scatter import document_ids
+from transforms.stream_log import StreamLog
+from transforms.stream_plan import StreamPlan
+
+
+def publish(
+    drawn: Iterable[tuple[str, pa.RecordBatch]],
+    partitions: Iterable[PartitionRead],
+    plan: StreamPlan,
+    log: StreamLog,
+) -> tuple[ShardCommit, ...]:
+    """Writes a shard for each (split, documents) and commits them together; returns them."""
+    shards = tuple(write_stream_shard(split, documents, plan) for split, documents in drawn)
+    log.commit(shards, partitions)
+    return shards
+
+
+def write_stream_shard(split: str, documents: pa.RecordBatch, plan: StreamPlan) -> ShardCommit:
+    """Publishes one shard's files; nobody reads them before they are committed."""
+    shard_id = hash_documents(documents, plan)
+    written = write_shard(
+        documents,
+        plan,
+        plan.directory,
+        split=split,
+        index=0,  # the commit gives it its place
+        name=naming.stream_shard_name(split, shard_id),
+        stream=int(shard_id, 16),
+    )
+    return ShardCommit(shard=Shard(**written["shard"]), report=written["report"])
+
+
+def hash_documents(documents: pa.RecordBatch, plan: StreamPlan) -> str:
+    """Returns 16 hex digits that name a set of documents, whatever their order."""
+    partition, row = document_ids(documents)
+    order = np.lexsort((row, partition))
+    state = hashlib.sha256(plan.fingerprint.encode())
+    state.update(np.ascontiguousarray(partition[order], "<i4").tobytes())
+    state.update(np.ascontiguousarray(row[order], "<i8").tobytes())
+    return state.hexdigest()[:16]
+
+
+def remove_orphans(plan: StreamPlan, log: StreamLog) -> list[str]:
+    """Removes shards that no commit lists, while nobody writes; returns their names."""
+    directory = plan.directory
+    committed = {entry.shard.file for entry in log.shards}
+    orphans = [
+        path.name
+        for path in directory.root.glob("*-stream-*.array_record")
+        if path.name not in committed
+    ]
+    for name in orphans:
+        directory.remove(name)
+    provenance = {naming.provenance_name(name) for name in committed}
+    for name in directory.list(naming.PROVENANCE_DIRECTORY):
+        if name not in provenance:
+            directory.remove(name)
+    return orphans

@@ -1,0 +1,130 @@
+"""Documents as tokens, in blocks: an Arrow record batch whose rows are documents.
+
+    partition int32 · row int64 · tokens large_binary (the ids' little-endian bytes)
+
+Arrow's own binary arrays do the heavy lifting of the shuffle: `take` gathers documents at memory
+speed (2 G tokens/s measured, NumPy's fancy indexing 0.13) and IPC writes slices without copying the
+rest.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from shard_format.keys import document_keys
+from sources.read import DeadLetter, TextBlock
+from tokens.engine import Encoded
+from tokens.tokenizer import Tokenizer
+
+SCHEMA = pa.schema([("partition", pa.int32()), ("row", pa.int64()), ("tokens", pa.large_binary())])
+
+
+class TokenBlock(NamedTuple):
+    """Documents tokenized together: `batch` has SCHEMA; `counts` sum over blocks."""
+
+    batch: pa.RecordBatch
+    dead_letters: list[DeadLetter]
+    counts: Counter[str]
+
+
+def tokenize_blocks(
+    blocks: Iterable[TextBlock],
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    executor: Executor,
+    max_pending: int,
+) -> Iterator[TokenBlock]:
+    """Yields each block's tokens, in the order of the blocks.
+
+    Blocks are encoded by the executor's threads (engines release the GIL) while this thread goes on
+    reading; no more than max_pending blocks are in flight.
+    """
+    pending: deque = deque()
+    for block in blocks:
+        pending.append(executor.submit(tokenize_block, block, tokenizer, seed=seed))
+        if len(pending) >= max_pending:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> TokenBlock:
+    """Tokenizes one block; documents that the tokenizer can't take become dead letters."""
+    dead = list(block.dead_letters)
+    rows, texts = block.rows, block.texts
+    audit = _audited_rows(block.partition, rows, tokenizer, seed)
+    try:
+        encoded, encode_counts = tokenizer.encode_counted(texts, audit_rows=audit)
+    except Exception:  # any document may be the poison; find it, keep the rest
+        keep = np.ones(len(rows), bool)
+        for i in range(len(rows)):
+            try:
+                tokenizer.encode(texts[i : i + 1] if len(rows) > 1 else texts)
+            except Exception as error:
+                keep[i] = False
+                dead.append(_poison(block, i, error))
+        rows, texts = rows[keep], texts.filter(pa.array(keep))
+        encoded, encode_counts = tokenizer.encode_counted(texts, audit_rows=None)
+    batch = to_batch(block.partition, rows, encoded, tokenizer.token_dtype)
+    counts = Counter(
+        documents_read=block.num_read,
+        documents_tokenized=len(rows),
+        tokens_in=len(encoded.ids),
+        text_bytes=text_nbytes(texts),
+    )
+    for letter in dead:
+        counts[f"dead_letters/{letter.reason}"] += 1
+    for name, value in vars(encode_counts).items():
+        if isinstance(value, int) and value and name != "documents":
+            counts[name] += value
+    # Few by nature: an engine that differs twice is switched off. The manifest names them.
+    for i in encode_counts.audit_difference_rows:
+        counts[f"audit_difference/{block.partition}:{rows[i]}"] += 1
+    return TokenBlock(batch, dead, counts)
+
+
+def to_batch(
+    partition: int, rows: np.ndarray, encoded: Encoded, token_dtype: type[np.integer]
+) -> pa.RecordBatch:
+    """Returns a record batch with SCHEMA of documents `rows` of file `partition`."""
+    dtype = np.dtype(token_dtype).newbyteorder("<")
+    data = encoded.ids.astype(dtype, copy=False)
+    offsets = encoded.offsets * dtype.itemsize
+    tokens = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
+    partitions = pa.array(np.full(len(rows), partition, np.int32))
+    return pa.RecordBatch.from_arrays([partitions, pa.array(rows), tokens], schema=SCHEMA)
+
+
+def text_nbytes(texts: pa.LargeStringArray) -> int:
+    """Returns the UTF-8 bytes of all texts."""
+    if len(texts) == 0:
+        return 0
+    offsets = np.frombuffer(texts.buffers()[1], np.int64)
+    return int(offsets[texts.offset + len(texts)] - offsets[texts.offset])
+
+
+def _audited_rows(
+    partition: int, rows: np.ndarray, tokenizer: Tokenizer, seed: int
+) -> np.ndarray | None:
+    """Returns bool[n], about one document in `audit_every`, chosen by key: the same in any run."""
+    every = tokenizer.options.audit_every
+    if every == 0 or len(rows) == 0:
+        return None
+    return document_keys(seed, partition, rows) % np.uint64(every) == 0
+
+
+def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:
+    return DeadLetter(
+        partition=block.partition,
+        row=int(block.rows[i]),
+        reason="tokenizer_error",
+        message=f"{type(error).__name__}: {error}",
+        preview=block.texts[i].as_py()[:200],
+    )

@@ -1,0 +1,101 @@
+"""Groups documents by bucket and writes one shard a group."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from shard_format.storage import Directory
+from transforms.build_shard import build_shard
+from transforms.plan import BuildPlan
+from transforms.spill import SpillReference, read_spill
+from transforms.threads import shared_executor
+from transforms.token_blocks import SCHEMA
+
+
+class WriteShards(beam.PTransform):
+    """Writes every shard of the plan, empty buckets included.
+
+    Input: PCollection[(bucket, block)], a block being Arrow IPC bytes or a SpillReference.
+    Output: PCollection[dict], one a shard, see transforms.build_shard.build_shard.
+    Guarantees: idempotent, so retried and racing bundles leave one shard of fixed bytes; a result
+    comes out only after its shard is published. Memory: about six times a shard, per thread.
+    Counters: shards, records, tokens_written.
+
+    Args:
+        plan: of the build.
+        ready: PCollection of one element that must exist before the first shard is written.
+    """
+
+    def __init__(self, plan: BuildPlan, ready: beam.PCollection[Any]) -> None:
+        super().__init__()
+        self._plan = plan
+        self._ready = ready
+
+    def expand(self, blocks: beam.PCollection[tuple[int, Any]]) -> beam.PCollection[dict[str, Any]]:
+        """Wires the grouping and the writing."""
+        every_bucket = (
+            blocks.pipeline
+            | "CountBuckets" >> beam.Create([self._plan.num_buckets])  # (num_buckets)
+            | "ListBuckets" >> beam.FlatMap(_empty_blocks)  # (bucket, None)
+        )
+        return (
+            (blocks, every_bucket)
+            | "AddEveryBucket" >> beam.Flatten()  # (bucket, block)
+            | "GroupByBucket" >> beam.GroupByKey()  # (bucket, [block])
+            | "BuildShards"
+            >> beam.ParDo(_BuildShard(self._plan), beam.pvalue.AsSingleton(self._ready))  # result
+        )
+
+
+def _empty_blocks(num_buckets: int) -> Iterator[tuple[int, None]]:
+    return ((bucket, None) for bucket in range(num_buckets))
+
+
+class _BuildShard(beam.DoFn):
+    """Builds shards on a few threads; results leave in finish_bundle, all being published."""
+
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+
+    def setup(self) -> None:
+        # One shard sorts and packs while another is hashed and flushed; more would cost memory.
+        self._num_threads = min(2, self._plan.threads)
+        self._executor = shared_executor("build-shard", self._num_threads)
+
+    def start_bundle(self) -> None:
+        self._pending: list[Future[dict[str, Any]]] = []
+
+    def process(self, group: tuple[int, Iterable[Any]], _ready: Any) -> None:
+        bucket, blocks = group
+        blocks = [block for block in blocks if block is not None]
+        running = [future for future in self._pending if not future.done()]
+        if len(running) >= self._num_threads:
+            running[0].result()
+        self._pending.append(self._executor.submit(self._build, bucket, blocks))
+
+    def _build(self, bucket: int, blocks: list[Any]) -> dict[str, Any]:
+        directory = self._plan.directory
+        batches = [batch for block in blocks for batch in _read_block(directory, block)]
+        return build_shard(bucket, batches, self._plan, directory)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for future in self._pending:
+            result = future.result()
+            shard = result["shard"]
+            Metrics.counter("shardstream", "shards").inc()
+            Metrics.counter("shardstream", "records").inc(shard["records"])
+            Metrics.counter("shardstream", "tokens_written").inc(shard["tokens"])
+            yield WindowedValue(result, window.max_timestamp(), [window])
+
+
+def _read_block(directory: Directory, block: bytes | SpillReference) -> list[pa.RecordBatch]:
+    if isinstance(block, bytes):
+        return [pa.ipc.read_record_batch(pa.py_buffer(block), SCHEMA)]
+    return read_spill(directory, SpillReference(*block))
