@@ -1,0 +1,10 @@
+"""What a user runs: commands, their options, and the assembly of graphs."""
+
+# First of all imports of a command: Arrow's allocator reads its settings when it is loaded, Beam
+# and transformers chatter while they are imported.
+from pipelines.logs import hide_chatter
+from pipelines.memory import collect_rarely, keep_freed_memory
+
+keep_freed_memory()
+collect_rarely()
+hide_chatter()

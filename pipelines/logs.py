@@ -1,0 +1,55 @@
+"""Keeps other libraries' start-up chatter off the terminal."""
+
+import logging
+import os
+import threading
+
+_CHATTER = (
+    "apitools not found",
+    "bigquery client libraries",
+    "Really starting",
+    "Really destroying",
+)
+
+
+# Runners log a worker's exception, with its traceback, once for every stage it passes; the one
+# that ends the job is raised, and that is the one to show.
+_REPEATED = (
+    "apache_beam.runners.common",
+    "apache_beam.runners.worker",
+    "apache_beam.runners.portability",
+)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if any(text in message for text in _CHATTER):
+        return False
+    if record.name in ("PrismRunner", "root") and "bundle" in message:
+        return False
+    return record.levelno < logging.ERROR or not record.name.startswith(_REPEATED)
+
+
+def hide_chatter() -> None:
+    """Drops messages that Beam and transformers write while they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger().addFilter(_is_news)
+    logging.getLogger("apache_beam.utils.subprocess_server").addFilter(_is_news)
+
+
+def set_up_logs(level: int = logging.WARNING) -> None:
+    """Configures logging for a command: warnings and errors, a line each."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+    for handler in logging.getLogger().handlers:
+        # Prism's records get their level from its own log after the logger has let them through.
+        handler.addFilter(lambda record: record.levelno >= level and _is_news(record))
+
+
+def end_logs() -> None:
+    """Silences what a failed job's threads say while the runner is torn down under them.
+
+    For the end of a process only: whoever calls `main` from Python keeps their logs.
+    """
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda _: None

@@ -1,0 +1,187 @@
+"""Options to plan: opens source and tokenizer once, catches mistakes before the job starts."""
+
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from pipelines.options import PreprocessOptions, WorkOptions
+from pipelines.runners import is_local
+from shard_format.record import token_dtype_for
+from shard_format.storage import Directory
+from sources.partitions import open_parquet
+from sources.resolve import Source, resolve
+from tokens.tokenizer import Tokenizer, open_tokenizer
+from transforms.plan import BuildPlan, TokenizerFacts
+from transforms.stream_plan import StreamPlan
+
+# A shard this large is worth a sequential read, and several can be sorted in memory side by side;
+# the smaller it is, the better the threads that build shards are balanced at the end of a job.
+TARGET_SHARD_BYTES = 32 << 20
+# Text bytes to a token of a usual vocabulary; only the number of shards depends on it.
+_TEXT_BYTES_PER_TOKEN = 4.3
+# Text bytes to a byte of file, where no footer tells.
+_TEXT_BYTES_PER_FILE_BYTE = {".gz": 3.0, ".zst": 3.0, ".bz2": 4.0, ".xz": 4.0}
+_TEXT_BYTES_PER_PARQUET_BYTE = 2.0
+_TEXT_BYTES_PER_DOCUMENT = 4000
+# Who keeps what waits to be shuffled, on runners that keep it in memory themselves.
+LOCAL_SHUFFLE = {"batch": "files", "stream": "worker"}
+# A stream mixes small pieces of many partitions; batch mode's order doesn't depend on them.
+_PARTITION_MB = {"batch": 64, "stream": 8}
+_BLOCK_KB = {"batch": 2048, "stream": 512}
+
+
+def make_plan(options: PreprocessOptions) -> BuildPlan:
+    """Returns the plan of a build.
+
+    Raises:
+        ValueError: unknown dataset, config, split or column, a tokenizer without the special ids
+        asked
+            for, an output that can't be written, or no documents at all.
+    """
+    directory = Directory(options.output.output)
+    source = resolve(options.source)
+    tokenizer = open_tokenizer(options.tokenizer)
+    check_writable(directory)
+    fraction = options.output.validation_fraction
+    common = _common(options, source, tokenizer, directory)
+    if options.mode == "stream":
+        return _stream_plan(options, source, common)
+    num_shards = options.output.num_shards or choose_num_shards(source, tokenizer)
+    return BuildPlan(
+        **common,
+        num_shards=num_shards,
+        num_validation_shards=max(1, round(num_shards * fraction)) if fraction else 0,
+    )
+
+
+def _common(
+    options: PreprocessOptions, source: Source, tokenizer: Tokenizer, directory: Directory
+) -> dict[str, Any]:
+    """Returns the fields that both modes' plans have."""
+    return dict(
+        source=source.options,
+        source_identity=source.identity,
+        read_spec=source.read_spec,
+        tokenizer=options.tokenizer,
+        tokenizer_facts=describe_tokenizer(tokenizer),
+        packing=options.packing,
+        shard_options=options.shards,
+        seed=options.output.seed,
+        validation_fraction=options.output.validation_fraction,
+        output=str(directory),
+        max_dead_letter_fraction=options.output.max_dead_letter_fraction,
+        **_work(options.work, options.beam_args, options.mode),
+    )
+
+
+def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, Any]) -> StreamPlan:
+    stream = options.stream
+    if stream.epochs != 1 and common["shuffle_via"] == "engine":
+        raise ValueError(
+            f"--epochs is {stream.epochs} with --shuffle_via engine, expected 1 so far: an "
+            "engine's buffer would mix the passes. Run it on a local runner, or once."
+        )
+    if stream.follow_source:
+        # The commit and the files are the log's to tell, one after another as they join.
+        changing = ("commit", "num_files", "first_file")
+        identity = {k: v for k, v in source.identity.items() if k not in changing}
+        where = {"location": options.source.dataset, "data_files": list(options.source.data_files)}
+        common = common | {"source": options.source, "source_identity": identity | where}
+        if stream.lanes > 1 and common["shuffle_via"] == "worker":
+            raise ValueError(
+                f"--lanes is {stream.lanes} with --follow_source, expected 1 on a local runner: it "
+                "runs lanes one after another, and the first has no end."
+            )
+    return StreamPlan(
+        **common,
+        num_shards=0,
+        num_validation_shards=0,
+        buffer_documents=stream.buffer_documents,
+        buffer_bytes=stream.buffer_mb << 20,
+        shard_records=stream.shard_records,
+        max_shard_latency_secs=stream.max_shard_latency_secs,
+        epochs=stream.epochs,
+        follow_source=stream.follow_source,
+        poll_secs=stream.poll_secs,
+        lanes=stream.lanes,
+    )
+
+
+def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
+    """Returns what the plan keeps of a tokenizer.
+
+    Padding takes the tokenizer's own id, else EOS (as GPT-2's users do), else 0: masks come from
+    lengths, so the id only has to be valid.
+    """
+    fallback = tokenizer.eos_id if tokenizer.eos_id is not None else 0
+    return TokenizerFacts(
+        fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        token_dtype=token_dtype_for(tokenizer.vocab_size),
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else fallback,
+    )
+
+
+def check_writable(directory: Directory) -> None:
+    """Raises ValueError where no file can be made in the output directory."""
+    try:
+        directory.check_writable()
+    except OSError as error:
+        raise ValueError(
+            f"--output {directory}: can't be written to ({error.strerror or error}). Choose a "
+            "directory of your own, on a disk with room."
+        ) from error
+
+
+def choose_num_shards(source: Source, tokenizer: Tokenizer) -> int:
+    """Returns the number of train shards, from the size of the source before any of it is read."""
+    token_bytes = np.dtype(tokenizer.token_dtype).itemsize
+    expected_bytes = estimate_text_bytes(source) / _TEXT_BYTES_PER_TOKEN * token_bytes
+    return max(1, -(-int(expected_bytes) // TARGET_SHARD_BYTES))
+
+
+def estimate_text_bytes(source: Source) -> int:
+    """Returns the text to expect: file sizes times what formats usually unpack to.
+
+    For parquet the first footer tells how much of the files is the text column.
+    """
+    file_bytes = sum(file.bytes or 0 for file in source.files)
+    first = source.files[0]
+    text_bytes_per_document: float = _TEXT_BYTES_PER_DOCUMENT
+    if source.read_spec.module == "parquet":
+        text, rows = _parquet_text(first.url, source.read_spec.columns)
+        ratio = text / first.bytes if first.bytes else _TEXT_BYTES_PER_PARQUET_BYTE
+        text_bytes_per_document = text / max(1, rows)
+    else:
+        suffix = PurePosixPath(first.name).suffix
+        ratio = _TEXT_BYTES_PER_FILE_BYTE.get(suffix, 1.0)
+    estimate = int(file_bytes * ratio)
+    if source.options.max_documents is not None:
+        estimate = min(estimate, int(source.options.max_documents * text_bytes_per_document))
+    return estimate
+
+
+def _parquet_text(url: str, columns: tuple[str, ...]) -> tuple[int, int]:
+    with open_parquet(url) as parquet:
+        metadata = parquet.metadata
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
+    wanted = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    return sum(chunk.total_uncompressed_size for chunk in wanted), metadata.num_rows
+
+
+def _work(work: WorkOptions, beam_args: tuple[str, ...], mode: str) -> dict[str, object]:
+    local = is_local(beam_args)
+    via = work.shuffle_via
+    if via == "auto":
+        via = LOCAL_SHUFFLE[mode] if local else "engine"
+    return {
+        "shuffle_via": via,
+        "partition_bytes": (work.partition_mb or _PARTITION_MB[mode]) << 20,
+        "block_bytes": (work.block_kb or _BLOCK_KB[mode]) << 10,
+        "threads": work.threads or (len(os.sched_getaffinity(0)) if local else 1),
+    }

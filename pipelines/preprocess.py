@@ -1,0 +1,115 @@
+"""`python -m pipelines.preprocess`: a Hugging Face stream becomes a dataset directory of shards."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+
+from pipelines.card import make_card
+from pipelines.logs import end_logs, set_up_logs
+from pipelines.options import PreprocessOptions, parse_options
+from pipelines.output_state import OutputState, prepare_output, remove_work
+from pipelines.planning import make_plan
+from pipelines.progress import Progress
+from pipelines.runners import run
+from pipelines.stream import describe_stream, run_stream
+from pipelines.summary import describe_dataset
+from shard_format import naming
+from shard_format.manifest import Manifest, read_manifest
+from tokens.tokenizer import open_tokenizer
+from transforms.build_dataset import BuildDataset
+from transforms.errors import job_error_message
+from transforms.plan import BuildPlan
+from transforms.stream_plan import StreamPlan
+
+
+def preprocess(options: PreprocessOptions) -> Manifest:
+    """Builds a dataset, or finds that it is built already; returns its manifest.
+
+    Raises:
+        ValueError: an option is wrong; raised before any work.
+        transforms.errors.JobError: the job had to stop; its message says why.
+    """
+    plan = make_plan(options)
+    state = prepare_output(plan, overwrite=options.output.overwrite)
+    if state is OutputState.DONE:
+        print(f"{plan.directory}: already complete, nothing to do")
+        return finish(plan, read_manifest(plan.directory))
+    if state is OutputState.CONTINUE:
+        print(f"{plan.directory}: goes on with an interrupted build of the same plan", flush=True)
+    started = time.monotonic()
+    tokenizer = open_tokenizer(plan.tokenizer)
+    tokenizer.save(plan.directory.path(naming.TOKENIZER_DIRECTORY))
+    if isinstance(plan, StreamPlan):
+        runner = run_stream(plan, options.beam_args, progress=options.work.progress)
+    else:
+        with Progress(plan, enabled=options.work.progress):
+            runner = run(BuildDataset(plan), options.beam_args)
+    return finish(plan, record_run(plan, runner, time.monotonic() - started))
+
+
+def finish(plan: BuildPlan, manifest: Manifest) -> Manifest:
+    """Writes the card and removes temporary files, also for a run killed just here.
+
+    Returns the manifest.
+    """
+    if manifest.status == "complete" and not plan.directory.exists(naming.CARD):
+        plan.directory.write(naming.CARD, make_card(manifest).encode())
+    remove_work(plan)
+    return manifest
+
+
+def record_run(plan: BuildPlan, runner: str, seconds: float) -> Manifest:
+    """Adds to a manifest what may differ between equal builds; returns it."""
+    manifest = read_manifest(plan.directory, allow=("complete", "following"))
+    tokenizer = open_tokenizer(plan.tokenizer)
+    manifest = dataclasses.replace(
+        manifest,
+        run={
+            **manifest.run,
+            "runner": runner,
+            "seconds": round(seconds, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "engine": tokenizer.engine_name,
+            "engine_version": tokenizer.engine_version,
+            "shuffle_via": plan.shuffle_via,
+            "threads": plan.threads,
+            "code_version": _code_version(),
+        },
+    )
+    plan.directory.write(naming.MANIFEST, manifest.to_json())
+    return manifest
+
+
+def _code_version() -> str:
+    try:
+        return metadata.version("shardstream")
+    except metadata.PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0 done, 1 the job failed, 2 an option is wrong."""
+    set_up_logs()
+    try:
+        options = parse_options(sys.argv[1:] if argv is None else argv)
+        manifest = preprocess(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        message = job_error_message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+    describe = describe_dataset if manifest.status == "complete" else describe_stream
+    print(describe(manifest, options.output.output))
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    end_logs()
+    sys.exit(status)

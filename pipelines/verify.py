@@ -1,0 +1,36 @@
+"""`python -m pipelines.verify DIRECTORY`: is this dataset whole, and does everything add up?"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipelines.summary import describe_dataset
+from shard_format.manifest import read_manifest
+from shard_format.storage import Directory
+from shard_format.verify import verify
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 for a whole dataset, 1 for a damaged one, 2 for none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.verify", description=(__doc__ or "").split(": ", 1)[1]
+    )
+    parser.add_argument("directory", help="the --output of pipelines.preprocess")
+    flags = parser.parse_args(argv)
+    try:
+        directory = Directory(flags.directory)
+        problems = list(verify(directory))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(f"damaged: {problem}")
+    if problems:
+        return 1
+    print(describe_dataset(read_manifest(directory), flags.directory))
+    print("verified: every shard's sha256, every record, every document once, every sum")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

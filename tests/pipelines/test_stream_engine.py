@@ -1,0 +1,82 @@
+"""The buffer in an engine's keyed state: the same promises, on the runners that are here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.verify import main as verify_main
+from shard_format import naming
+from shard_format.commit_log import read_commits
+from shard_format.storage import Directory
+from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
+from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts
+from transforms.stream_log import StreamLog
+
+ENGINE = ["--mode", "stream", "--shuffle_via", "engine", "--lanes", 2]
+ENGINE += ["--buffer_documents", 400, "--partition_mb", 1, "--block_kb", 64]
+
+
+@pytest.mark.parametrize("runner", ["FnApiRunner", pytest.param("PrismRunner", marks=needs_prism)])
+def test_engine_holds_the_documents_that_batch_mode_holds(
+    tmp_path: Path, sample_files: list[str], tokenizer_directory: str, runner: str
+) -> None:
+    flags = [*parquet_flags(sample_files[:2], tokenizer_directory), "--validation_fraction", "0.1"]
+    manifest = build(tmp_path / "stream", *flags, *ENGINE, runner=runner)
+    assert (manifest.run["runner"], manifest.status) == (runner, "complete")
+    build(tmp_path / "batch", *flags)
+    assert read_documents(tmp_path / "stream") == read_documents(tmp_path / "batch")
+    assert verify_main([str(tmp_path / "stream")]) == 0
+
+
+def test_engine_that_lost_its_state_goes_on_from_the_log(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = parquet_flags(sample_files[:2], tokenizer_directory)
+    out = tmp_path / "out"
+    commit = StreamLog.commit
+    calls: list[int] = []
+
+    def fail_late(log: StreamLog, *args: object, **kwargs: object) -> None:
+        calls.append(0)
+        if len(calls) == 4:
+            raise RuntimeError("killed here")
+        commit(log, *args, **kwargs)
+
+    monkeypatch.setattr(StreamLog, "commit", fail_late)
+    with pytest.raises(RuntimeError, match="killed here"):
+        build(out, *flags, *ENGINE)
+    monkeypatch.undo()
+    before = list(read_commits(Directory(out)))
+    assert len(before) == 3
+    build(out, *flags, *ENGINE)
+    assert list(read_commits(Directory(out)))[:3] == before
+    build(tmp_path / "batch", *flags)
+    assert read_documents(out) == read_documents(tmp_path / "batch")
+    assert verify_main([str(out)]) == 0
+    listed = {e.shard.file for c in read_commits(Directory(out)) for e in c.shards}
+    assert {path.name for path in out.glob("*.array_record")} == listed
+
+
+@needs_prism
+def test_engine_follows_a_growing_folder_on_prism_streaming(
+    tmp_path: Path, tokenizer_directory: str, follow: Callable[..., FollowRun]
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    put(folder / "b.parquet", texts("b"))
+    flags = ["--dataset", folder, "--tokenizer", tokenizer_directory, "--shuffle_via", "engine"]
+    flags += ["--runner=PrismRunner", "--streaming"]
+    run = follow(out, *flags)
+    run.wait_for(lambda: documents_by_file(out) == expect("b.parquet"))  # by the latency timer
+    put(folder / "a.parquet", texts("a"))
+    run.wait_for(lambda: documents_by_file(out) == expect("a.parquet", "b.parquet"))
+    put(folder / "c.parquet", texts("c"))
+    directory = Directory(out)
+    run.wait_for(lambda: sum(len(commit.files) for commit in read_commits(directory)) == 3)
+    run.terminate()  # what was found is still read, shuffled and committed
+    assert documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet")
+    assert not (out / naming.WORK_DIRECTORY).exists()
