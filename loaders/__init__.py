@@ -1,0 +1,11 @@
+"""The JAX side: an exact, elastic, resumable order of batches at the speed of a sequential read.
+
+JAX, NumPy and shard_format only; neither Beam, datasets nor transformers is imported from here.
+"""
+
+from loaders.bad_records import BadRecordError
+from loaders.bridges import GrainSource, as_grain, orbax_args
+from loaders.loader import Loader
+from loaders.mixture import Mixture
+
+__all__ = ["BadRecordError", "GrainSource", "Loader", "Mixture", "as_grain", "orbax_args"]

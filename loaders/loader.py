@@ -1,0 +1,134 @@
+"""`Loader`: a dataset directory as an iterator of fixed-size batches."""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from loaders.batches import Batches
+from loaders.device import Delivery
+from loaders.options import split_options
+from loaders.order import PADDING
+from loaders.part import Part
+from loaders.reader import Rows
+
+
+class Loader(Batches):
+    """Iterates over the batches of a dataset, each a dictionary of arrays of a fixed shape.
+
+        loader = Loader("out/", batch_size=64, seed=7)
+        for batch in loader:
+            batch["tokens"]  # int32[64, L]
+
+    Args:
+        path: dataset directory, as `pipelines.preprocess` writes it.
+        sharding: of global arrays [batch_size, L], for example NamedSharding(mesh, P("data")). Each
+            process then reads the rows its devices hold, and batches are global jax.Arrays.
+        process_index: this host among process_count, both JAX's own by default; without a sharding
+            a host gets rows process_index * B to (process_index + 1) * B of the global batch.
+        process_count: see process_index.
+        **options: batch_size, shuffle, buffer_size, seed, epochs, drop_remainder (OrderOptions);
+            split, fields, output (BatchOptions); prefetch, read_threads, max_open_shards, verify,
+            on_bad_record, bad_record_budget, stall_secs (ReadOptions).
+
+    Guarantees: the global batch of a step depends on the dataset, shuffle, buffer_size, seed and
+        batch_size only, never on hosts, threads, restarts or what was read before. Each sequence
+        comes once an epoch, up to the remainder. Token ids are int32, `loss_mask` bool, all other
+        fields int32. With drop_remainder=False the last batch of an epoch is filled with empty rows
+        (segment 0), and `loss_mask` is added if no field asked for would show them.
+
+    Raises:
+        FileNotFoundError: there is no dataset.
+        ValueError: an option is wrong, the dataset is incomplete or has no such split.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        sharding: jax.sharding.Sharding | None = None,
+        process_index: int | None = None,
+        process_count: int | None = None,
+        **options: Any,
+    ) -> None:
+        order, read, batch = split_options(options)
+        part = self._part = Part(path, batch.split, order, read)
+        delivery = Delivery(
+            batch_size=order.batch_size,
+            sequence_length=part.manifest.sequence_length,
+            sharding=sharding,
+            process_index=process_index,
+            process_count=process_count,
+            output=batch.output,
+        )
+        super().__init__([part], read, batch, delivery)
+        self._end = None if order.epochs is None else order.epochs * part.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return self._part.steps_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the next batch, from 0."""
+        return self._step // self.steps_per_epoch
+
+    @property
+    def sequence_length(self) -> int:
+        """L, tokens of a row."""
+        return self._part.manifest.sequence_length
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of this host's part of the shuffle buffer; 0 where the order needs none."""
+        geometry = getattr(self._part.order, "geometry", None)
+        if geometry is None:
+            return 0
+        lanes = len(np.unique(self._delivery.rows // geometry.rows_per_lane))
+        sequences = -(-geometry.capacity * lanes // geometry.lanes)
+        layout = self._part.shards.layout
+        return sequences * (layout.record_bytes if self._lengths else layout.tokens_bytes)
+
+    def provenance(self, step: int) -> Any:
+        """Returns where the rows of a batch come from: a pyarrow table, a row a document.
+
+            row int64 (of the global batch) · shard string · record int64 · segment int32 ·
+            partition int32 · source_row int64 · start int64 · tokens int32
+
+        Sorted by row and segment; this process's rows only, empty rows left out. `partition` and
+        `source_row` name the document in the source, `start` and `tokens` the part of it.
+
+        Args:
+            step: counted from 0 over all epochs.
+        """
+        from loaders.batch_provenance import provenance_table
+
+        self._check_step(step)
+        rows = self._delivery.rows
+        records = self._part.records_at(step, rows)
+        inside = records != PADDING
+        return provenance_table(self._part.shards, rows=rows[inside], records=records[inside])
+
+    def _rows_from(self, step: int, executor: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
+        chunks = self._part.chunks(
+            step,
+            self._delivery.rows,
+            epochs=self._part.options.epochs,
+            lengths=self._lengths,
+            executor=executor,
+        )
+        return ((chunk.num_steps, chunk.rows) for chunk in chunks)
+
+    def _rows_at(self, step: int) -> Rows:
+        records = self._part.records_at(step, self._delivery.rows)
+        return self._part.read(records, lengths=self._lengths)
+
+    def _identity(self) -> dict[str, Any]:
+        return self._part.identity()
+
+    def _check_identity(self, state: Mapping[str, Any]) -> None:
+        self._part.check_identity(state)

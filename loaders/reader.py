@@ -1,0 +1,242 @@
+"""From record numbers of a split to tokens and lengths in arrays.
+
+Records are counted over the split's shards in manifest order. Shards are opened when first needed,
+at most `max_open_shards` at a time, and compared with the manifest as they are: nothing of the
+dataset but dataset.json is touched when a loader is built. Reads run on any number of threads at
+once.
+"""
+
+import dataclasses
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from loaders.bad_records import BadRecords, ReadRows, read_around
+from loaders.options import ReadOptions
+from loaders.order import PADDING
+from shard_format.manifest import Manifest, Shard
+from shard_format.record import decode_records
+from shard_format.shard_file import ShardFile, digest_of
+from shard_format.storage import Directory
+
+
+class _RandomShardFile(ShardFile):
+    """A shard that is also read by record numbers."""
+
+    def read_at(self, indices: np.ndarray) -> np.ndarray:
+        """Returns uint8[n, record_bytes], the records at indices, in their order."""
+        first, last = int(indices[0]), int(indices[-1])
+        if last - first + 1 == len(indices) and (np.diff(indices) == 1).all():
+            return self.read(first, last + 1)
+        data = b"".join(self._reader.read(indices.tolist()))
+        if len(data) != len(indices) * self.record_bytes:
+            for index in indices.tolist():  # one by one, for the message that names the record
+                self.read(index, index + 1)
+        return np.frombuffer(data, np.uint8).reshape(len(indices), self.record_bytes)
+
+
+@dataclasses.dataclass
+class _Open:
+    lock: threading.Lock
+    file: _RandomShardFile | None = None
+    users: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Where records are put: row `rows[i]` of both arrays receives the i-th record asked for.
+
+    Attributes:
+        tokens: uint16|uint32[P, L].
+        lengths: uint16|uint32[P, S]; None where no field needs them.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray | None
+
+    def part(self, begin: int, end: int) -> "Rows":
+        """Returns views of rows begin to end - 1."""
+        lengths = None if self.lengths is None else self.lengths[begin:end]
+        return Rows(self.tokens[begin:end], lengths)
+
+    def put(self, rows: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Copies records into rows; rows' slots beyond the shard's own become 0."""
+        self.tokens[rows] = tokens
+        if self.lengths is not None:
+            slots = lengths.shape[1]
+            self.lengths[rows, :slots] = lengths
+            self.lengths[rows, slots:] = 0
+
+
+class ShardSet:
+    """The shards of one split.
+
+    Args:
+        directory: of the dataset.
+        manifest: of the dataset.
+        split: "train" or "validation".
+        options: how to read.
+    """
+
+    def __init__(
+        self, directory: Directory, manifest: Manifest, split: str, options: ReadOptions
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.shards = manifest.shards_of(split)
+        self.bad = BadRecords(options.on_bad_record, options.bad_record_budget)
+        self.bytes_read = 0
+        self._options = options
+        self._max_open = min(options.max_open_shards, max(1, _file_limit() // 2))
+        self._first = np.concatenate([[0], np.cumsum([shard.records for shard in self.shards])])
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._verified: set[int] = set()
+        self._lock = threading.Lock()
+        self._reading: dict[int, str] = {}
+        layout = manifest.layout(max(self.shards, key=lambda shard: shard.max_segments))
+        self.layout = layout
+
+    @property
+    def num_records(self) -> int:
+        """Records of the split."""
+        return int(self._first[-1])
+
+    def make_rows(self, count: int, *, lengths: bool) -> Rows:
+        """Returns room for count records; not cleared."""
+        layout = self.layout
+        tokens = np.empty((count, layout.sequence_length), layout.token_dtype)
+        if not lengths:
+            return Rows(tokens, None)
+        dtype = layout.lengths_dtype.newbyteorder("=")
+        return Rows(tokens, np.empty((count, layout.max_segments), dtype))
+
+    def locate(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns int64 arrays (shard, record inside it) of records of the split."""
+        shard = np.searchsorted(self._first, records, side="right") - 1
+        return shard, records - self._first[shard]
+
+    def read_range(self, begin: int, count: int, into: Rows, rows: np.ndarray) -> None:
+        """Reads count records from begin on into rows; goes on at record 0 past the split's end."""
+        done = 0
+        while done < count:
+            shard, index = self.locate(np.array((begin + done) % self.num_records))
+            end = min(int(index) + count - done, self.shards[int(shard)].records)
+            part = slice(done, done + end - int(index))
+            self._read(int(shard), np.arange(int(index), end), into, rows[part])
+            done = part.stop
+
+    def read_records(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> None:
+        """Reads any records into rows, shard by shard; PADDING empties its row."""
+        for part in self.by_shard(records):
+            self.read_part(records[part], into, rows[part])
+
+    def by_shard(self, records: np.ndarray) -> list[np.ndarray]:
+        """Returns int64 index arrays that divide records by shard, sorted inside, PADDING first."""
+        if len(records) == 0:
+            return []
+        order = np.argsort(records, kind="stable")
+        ranked = records[order]
+        edges = np.searchsorted(ranked, self._first)
+        edges = np.unique(np.concatenate([[0], edges, [len(records)]]))
+        return [order[a:b] for a, b in itertools.pairwise(edges)]
+
+    def read_part(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> None:
+        """Reads records of one shard (a part that by_shard gave) into rows."""
+        if records[0] == PADDING:
+            into.tokens[rows] = self.manifest.pad_id
+            if into.lengths is not None:
+                into.lengths[rows] = 0
+            return
+        shard, index = self.locate(records)
+        self._read(int(shard[0]), index, into, rows)
+
+    def _read(self, shard: int, index: np.ndarray, into: Rows, rows: np.ndarray) -> None:
+        entry = self.shards[shard]
+        me = threading.get_ident()
+        self._reading[me] = f"{entry.file}, records {index[0]} to {index[-1]}"
+        try:
+            with self._lease(shard) as file:
+                found = read_around(file.read_at, index, entry, self.bad)
+        finally:
+            del self._reading[me]
+        self.bytes_read += found.block.nbytes  # a statistic: threads may lose an update
+        tokens, lengths = decode_records(found.block, self.manifest.layout(entry))
+        into.put(rows, tokens, lengths)
+        self._empty(found, into, rows)
+
+    def _empty(self, found: ReadRows, into: Rows, rows: np.ndarray) -> None:
+        if len(found.empty):
+            into.tokens[rows[found.empty]] = self.manifest.pad_id
+            if into.lengths is not None:
+                into.lengths[rows[found.empty]] = 0
+
+    def reading_now(self) -> list[str]:
+        """Returns what reads are under way, for the stall log."""
+        return list(self._reading.copy().values())
+
+    @contextmanager
+    def _lease(self, shard: int) -> Iterator[_RandomShardFile]:
+        """Yields an open shard that isn't closed meanwhile."""
+        with self._lock:
+            entry = self._open.setdefault(shard, _Open(threading.Lock()))
+            self._open.move_to_end(shard)
+            entry.users += 1
+        try:
+            with entry.lock:
+                if entry.file is None:
+                    entry.file = self._open_shard(self.shards[shard])
+            yield entry.file
+        finally:
+            with self._lock:
+                entry.users -= 1
+                idle = (i for i, e in self._open.items() if e.users == 0)
+                excess = len(self._open) - self._max_open
+                closing = [
+                    self._open.pop(i) for _, i in zip(range(excess), list(idle), strict=False)
+                ]
+            for old in closing:
+                if old.file is not None:
+                    old.file.close()
+
+    def _open_shard(self, shard: Shard) -> _RandomShardFile:
+        size = self.directory.size(shard.file)
+        path = self.directory.path(shard.file)
+        if size != shard.bytes:
+            found = "there is no such file" if size is None else f"the file has {size}"
+            raise ValueError(
+                f"{path}: expected {shard.bytes} bytes (dataset.json), {found}. The shard is cut "
+                "short, missing or of another run: fetch it again or rebuild the dataset."
+            )
+        if self._options.verify == "sha256" and shard.index not in self._verified:
+            sha256 = digest_of(path).sha256
+            if sha256 != shard.sha256:
+                raise ValueError(
+                    f"{path}: expected sha256 {shard.sha256} (dataset.json), found {sha256}. The "
+                    "shard is damaged or of another run: fetch it again or rebuild the dataset."
+                )
+            self._verified.add(shard.index)
+        record_bytes = self.manifest.layout(shard).record_bytes
+        return _RandomShardFile(path, record_bytes=record_bytes, num_records=shard.records)
+
+    def close(self) -> None:
+        """Closes all files; the next read opens them again."""
+        with self._lock:
+            entries = list(self._open.values())
+            self._open.clear()
+        for entry in entries:
+            with entry.lock:
+                if entry.file is not None:
+                    entry.file.close()
+
+
+def _file_limit() -> int:
+    """Returns how many files this process may open."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return 512
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
