@@ -1,0 +1,139 @@
+"""The loaders we measure ourselves against, each on its own format of the same sequences.
+
+Every function returns an iterator of shuffled host batches; what it yields is whatever the peer
+gives its users, so no peer pays for a conversion. The caller leaves out peers not installed.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shard_format.manifest import read_manifest
+from shard_format.storage import Directory
+
+
+def grain_batches(
+    root: Path, batch_size: int, *, threads: int, buffer: int, workers: int, batched: bool
+) -> Iterator[Any]:
+    """Grain's global shuffle over the same ArrayRecord files."""
+    import grain
+
+    manifest = read_manifest(Directory(root))
+    layout = manifest.layout(manifest.shards[0])
+    paths = [str(root / shard.file) for shard in manifest.shards]
+    length, dtype = manifest.sequence_length, layout.tokens_dtype
+
+    def decode(record: bytes) -> np.ndarray:
+        return np.frombuffer(record, dtype, length)
+
+    def decode_batch(records: list[bytes]) -> np.ndarray:
+        block = np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)
+        return block[:, : layout.tokens_bytes].view(dtype)
+
+    data = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(paths)).seed(7).shuffle()
+    if batched:
+        data = data.batch(batch_size, drop_remainder=True, batch_fn=decode_batch)
+    else:
+        data = data.map(decode).batch(batch_size, drop_remainder=True)
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer))
+    if workers:
+        from absl import flags
+
+        flags.FLAGS(["benchmark"], known_only=True)  # Grain's workers want them parsed
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(data)
+
+
+GRAIN_SETTINGS = [
+    {"threads": threads, "buffer": buffer, "workers": workers, "batched": batched}
+    for threads, buffer, workers in [(16, 500, 0), (4, 64, 0), (2, 16, 0), (0, 0, 0), (4, 64, 2)]
+    for batched in (True, False)
+]
+
+
+def write_litdata(sequences: np.ndarray, root: Path) -> None:
+    """Writes LitData's token format, read in place by its TokensLoader."""
+    import torch
+    from litdata.streaming.item_loader import TokensLoader
+    from litdata.streaming.writer import BinaryWriter
+
+    length = sequences.shape[1]
+    root.mkdir(parents=True)
+    writer = BinaryWriter(str(root), chunk_bytes="64MB", item_loader=TokensLoader(length))
+    for index, row in enumerate(sequences):
+        writer.add_item(index, torch.from_numpy(row.astype(np.int32)))
+    writer.done()
+    writer.merge()
+
+
+def litdata_batches(root: Path, batch_size: int, *, workers: int, length: int) -> Iterator[Any]:
+    """LitData's loader with its shuffle (whole chunks, then inside a chunk)."""
+    from litdata import StreamingDataLoader, StreamingDataset
+    from litdata.streaming.item_loader import TokensLoader
+
+    data = StreamingDataset(
+        str(root), item_loader=TokensLoader(length), shuffle=True, drop_last=True, seed=7
+    )
+    return iter(StreamingDataLoader(data, batch_size=batch_size, num_workers=workers))
+
+
+def write_mosaic(sequences: np.ndarray, root: Path) -> None:
+    """Writes MosaicML's MDS format, as LLM Foundry does: the bytes of a sequence."""
+    from streaming import MDSWriter
+
+    columns = {"tokens": f"ndarray:uint16:{sequences.shape[1]}"}
+    with MDSWriter(out=str(root), columns=columns, size_limit="64mb") as writer:
+        for row in sequences:
+            writer.write({"tokens": row})
+
+
+def mosaic_batches(root: Path, batch_size: int, *, workers: int, algorithm: str) -> Iterator[Any]:
+    """MosaicML Streaming with one of its block shuffles."""
+    import streaming
+    import torch
+
+    streaming.base.util.clean_stale_shared_memory()
+    data = streaming.StreamingDataset(
+        local=str(root), shuffle=True, shuffle_algo=algorithm, shuffle_seed=7, batch_size=batch_size
+    )
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=batch_size, num_workers=workers, drop_last=True, collate_fn=_stack
+    )
+    return iter(loader)
+
+
+def _stack(items: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.stack([item["tokens"] for item in items])
+
+
+def contenders(
+    root: Path, batch_size: int, length: int
+) -> dict[str, list[tuple[str, Callable[[], Iterator[Any]]]]]:
+    """Returns, by peer, (setting, function) of every setting in its sweep."""
+    return {
+        "grain": [
+            (str(s), lambda s=s: grain_batches(root / "ours", batch_size, **s))
+            for s in GRAIN_SETTINGS
+        ],
+        "litdata": [
+            (
+                f"workers={workers}",
+                lambda workers=workers: litdata_batches(
+                    root / "litdata", batch_size, workers=workers, length=length
+                ),
+            )
+            for workers in (0, 1, 2)
+        ],
+        "mosaicml": [
+            (
+                f"workers={workers} {algorithm}",
+                lambda workers=workers, algorithm=algorithm: mosaic_batches(
+                    root / "mosaic", batch_size, workers=workers, algorithm=algorithm
+                ),
+            )
+            for workers in (0, 2)
+            for algorithm in ("py1e", "py1s")
+        ],
+    }
