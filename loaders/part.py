@@ -66,6 +66,11 @@ class Part:
             )
 
     @property
+    def pad_id(self) -> int:
+        """What padding is filled with."""
+        return self.manifest.pad_id
+
+    @property
     def pad_side(self) -> str:
         """Where padding stands in a record."""
         return self.manifest.packing.get("pad_side", "right")
