@@ -2,12 +2,15 @@
 
     order.py      which partition when, how far each sequence is put off: arithmetic
     catalog.py    the source pinned and split into partitions
-    documents.py  a partition's documents as tokens, from any row, over network faults
+    fetch.py      a partition's documents as tokens, from any row, over network faults (retry.py)
     cache.py      those tokens on disk
+    documents.py  from the cache where it has them, else fetched and kept
     units.py      documents to packed sequences, a few hundred at a time
     feed.py       units of several partitions in turn, read ahead
     buffer.py     sequences waiting for their turn
     share.py      the rows of batches, epoch after epoch, and the positions to resume from
+    chunks.py     shares side by side
+    opened.py     all of it put together
     stream.py     `stream`, `HubStream`
 
 Order. The partitions of an epoch are permuted and read in `lanes` at once. A lane packs its

@@ -1,5 +1,6 @@
 """Shares side by side: the rows of a host's batches, and a journal of where to resume each step."""
 
+import dataclasses
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ def host_chunks(
         if not ready:
             return
         count = min(ready)
-        journal.add(step, {s: pull.position for s, pull in pulled.items() if pull.position})
+        journal.add(step, {share: pull.position for share, pull in pulled.items()})
         parts = []
         for share, pull in pulled.items():
             rows = pull.take(count)
@@ -83,13 +84,13 @@ class _Pull:
     """One share's steps, taken as many at a time as asked for.
 
     Attributes:
-        position: of the next step; None once the share has ended.
+        position: of the next step, of the last one read once the share has ended.
     """
 
     def __init__(self, steps: Iterator[Steps], step: int) -> None:
         self._steps = steps
         self._current: Steps | None = None
-        self.position: Position | None = START
+        self.position = START
         while self.num_ready():
             assert self._current is not None
             ahead = step - self._current.position.step
@@ -103,7 +104,8 @@ class _Pull:
         """Returns how many steps are there, 0 at the end of the share."""
         if self._current is None:
             self._current = next(self._steps, None)
-            self.position = self._current.position if self._current else None
+            if self._current is not None:
+                self.position = self._current.position
         return self._current.num_steps if self._current else 0
 
     def take(self, count: int) -> Rows | None:
@@ -116,11 +118,8 @@ class _Pull:
         self._current = None
         if count < num_steps:
             # The same checkpoint serves the later steps of one draw.
-            later = Position(
-                position.step + count, position.epoch, position.first_step, position.checkpoint
-            )
-            self._current = Steps(later, num_steps - count, left)
-            self.position = later
+            self.position = dataclasses.replace(position, step=position.step + count)
+            self._current = Steps(self.position, num_steps - count, left)
         return taken
 
 

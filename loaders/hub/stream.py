@@ -1,18 +1,13 @@
 """`stream`: a dataset of the Hub as batches, while it arrives."""
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
 import itertools
-import json
 import logging
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,26 +15,16 @@ import numpy as np
 from loaders.bad_records import BadRecords
 from loaders.batches import Batches
 from loaders.device import Delivery
-from loaders.hub.cache import TokenCache
-from loaders.hub.catalog import Catalog, RowGroups, open_catalog
 from loaders.hub.chunks import Journal, host_chunks
-from loaders.hub.documents import Counts, DocumentReader
+from loaders.hub.fetch import Counts
+from loaders.hub.opened import open_stream
 from loaders.hub.options import StreamOptions, stream_options
-from loaders.hub.order import EpochOrder
-from loaders.hub.share import START, Position, SharePlan, share_steps
-from loaders.hub.units import UNIT_SEQUENCES, Packer, Unit
+from loaders.hub.share import START, Position, share_steps
 from loaders.options import ReadOptions
 from loaders.reader import Rows
-from shard_format.record import token_dtype_for
-
-if TYPE_CHECKING:
-    from tokens.tokenizer import Tokenizer
 
 _log = logging.getLogger("shardstream.loaders")
 
-_ORDER_VERSION = 1  # of everything that decides which token comes when
-_TEXT_BYTES_PER_TOKEN = 4
-_BLOCK_BYTES = (256 << 10, 2 << 20)
 _EXTRA = "pip install 'shardstream[hub]'"
 
 
@@ -101,8 +86,9 @@ class HubStream(Batches):
         a few numbers; going back to it reads at most `shuffle_buffer` sequences and a unit a lane
         again. Arrays are as those of `Loader`.
 
-    With several shares and finite epochs, a share that has ended gives empty rows (segment 0,
-    `loss_mask` False) until the others have, too.
+    `skip` reads what it passes over: only the documents say where a batch ends. With several shares
+    and finite epochs, a share that has ended gives empty rows (segment 0, `loss_mask` False) until
+    the others have, too.
     """
 
     def __init__(
@@ -113,11 +99,8 @@ class HubStream(Batches):
         process_index: int | None,
         process_count: int | None,
     ) -> None:
-        from tokens.tokenizer import open_tokenizer
-
-        order, fetch = options.order, options.fetch
-        self._options = options
-        self._shares = _num_shares(options, process_count)
+        order = options.order
+        shares = _num_shares(options, process_count)
         delivery = Delivery(
             batch_size=order.batch_size,
             sequence_length=options.packing.sequence_length,
@@ -126,28 +109,25 @@ class HubStream(Batches):
             process_count=process_count,
             output=options.batch.output,
         )
-        rows_per_share = order.batch_size // self._shares
-        self._own_shares = np.unique(delivery.rows // rows_per_share).tolist()
-        if order.epochs is not None and len(self._own_shares) < self._shares:
+        own = np.unique(delivery.rows // (order.batch_size // shares)).tolist()
+        if order.epochs is not None and len(own) < shares:
             raise ValueError(
                 f"epochs is {order.epochs}, expected None where each host reads a share of its "
                 "own: none knows when the others' documents end. Leave by a number of steps, or "
                 "take shares=1, with which every host reads everything."
             )
-        cache_dir = None if fetch.cache_dir is None else Path(fetch.cache_dir)
-        self._tokenizer = open_tokenizer(kept_tokenizer(options.tokenizer, cache_dir))
-        self._catalog = open_catalog(options.source, lanes=order.lanes, cache_dir=cache_dir)
-        self._cache = _open_cache(options, self._catalog, self._tokenizer)
-        self._row_groups = RowGroups(self._cache)
-        self._fingerprint = _hash(_text_identity(options, self._catalog, self._tokenizer))
+        self._options, self._own_shares = options, own
+        self._opened = open_stream(options, shares)
         self._counts = Counts()
         self._journal = Journal(dict.fromkeys(self._own_shares, START))
-        self._part = _Part(options, self._tokenizer.fill_id, may_pad=self._shares > 1)
+        self._part = _Part(
+            options, self._opened.tokenizer.fill_id, may_pad=shares > 1 and order.epochs is not None
+        )
         self._stopping = threading.Event()
         read = ReadOptions(
-            prefetch=fetch.prefetch,
-            stall_secs=fetch.stall_secs,
-            read_threads=(self._lanes_per_share + 2) * len(self._own_shares),
+            prefetch=options.fetch.prefetch,
+            stall_secs=options.fetch.stall_secs,
+            read_threads=(self._opened.lanes_per_share + 2) * len(own),
         )
         super().__init__([self._part], read, options.batch, delivery)
 
@@ -161,15 +141,12 @@ class HubStream(Batches):
     @property
     def epoch(self) -> int:
         """Epoch of the next batch, from 0, where it was read; of the share furthest behind."""
-        positions = self._journal.at(self._step)
-        return (
-            next(iter(positions.values())).epoch if positions else self._options.order.epochs or 0
-        )
+        return min(position.epoch for position in self._journal.at(self._step).values())
 
     @property
     def commit(self) -> str:
         """The pinned commit of the source, or a hash of its files."""
-        return self._catalog.source.commit
+        return self._opened.catalog.source.commit
 
     def stats(self) -> dict[str, int]:
         """Returns counts of what was read so far, ahead of the caller and after set_state again.
@@ -181,10 +158,6 @@ class HubStream(Batches):
     def take(self, count: int) -> Iterator[dict[str, Any]]:
         """Yields the next batches, at most count of them."""
         return itertools.islice(self, count)
-
-    def skip(self, count: int) -> None:
-        """Passes over the next count batches. They are read: only documents say where they end."""
-        super().skip(count)
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Not possible: what a step holds depends on all documents before it."""
@@ -240,14 +213,16 @@ class HubStream(Batches):
         self._stopping = threading.Event()
         weakref.finalize(self, self._stopping.set)
         positions = self._journal.restart(step)
-        plans = {share: self._share_plan(share) for share in self._own_shares}
+        reader = self._opened.reader(
+            counts=self._counts, stopping=self._stopping, reading=self._part.shards.reading
+        )
+        plans = {share: self._opened.share_plan(share, reader) for share in self._own_shares}
+        most = self._options.fetch.prefetch
         shares = {
-            share: share_steps(
-                plans[share], positions[share], executor, self._options.fetch.prefetch
-            )
-            for share in positions
+            share: share_steps(plans[share], position, executor, most)
+            for share, position in positions.items()
         }
-        size = self._options.order.batch_size // self._shares
+        size = self._opened.rows_per_share
         held = np.concatenate([np.arange(s * size, (s + 1) * size) for s in self._own_shares])
         columns = np.searchsorted(held, self._delivery.rows)
         is_all = len(columns) == len(held)
@@ -256,12 +231,12 @@ class HubStream(Batches):
     def _identity(self) -> dict[str, Any]:
         order = self._options.order
         return {
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._opened.fingerprint,
             "seed": order.seed,
             "batch_size": order.batch_size,
             "shuffle_buffer": order.shuffle_buffer,
             "lanes": order.lanes,
-            "shares": self._shares,
+            "shares": self._opened.shares,
             "drop_remainder": order.drop_remainder,
         }
 
@@ -283,65 +258,6 @@ class HubStream(Batches):
     def _stop(self) -> None:
         self._stopping.set()
         super()._stop()
-
-    @property
-    def _lanes_per_share(self) -> int:
-        order = self._options.order
-        return 1 if order.shuffle_buffer == 0 else max(1, order.lanes // self._shares)
-
-    def _share_plan(self, share: int) -> SharePlan:
-        options, order = self._options, self._options.order
-        window = order.shuffle_buffer and max(1, order.shuffle_buffer // self._shares)
-        length = options.packing.sequence_length
-        dtype = token_dtype_for(self._tokenizer.vocab_size)
-        packer = Packer(
-            options.packing,
-            token_dtype=dtype,
-            pad_id=self._tokenizer.fill_id,
-            eos_id=self._tokenizer.eos_id,
-        )
-        reader = self._reader()
-        partitions = self._catalog.partitions
-
-        def units_of(partition: int, passed: int) -> Iterator[Unit]:
-            return packer.units(reader.documents(partitions[partition], passed))
-
-        return SharePlan(
-            order_of=functools.partial(
-                _epoch_order,
-                key=int(_hash([self._fingerprint, order.seed])[:16], 16),
-                share=share,
-                shares=self._shares,
-                num_partitions=len(partitions),
-                window=window,
-            ),
-            units_of=units_of,
-            lanes=self._lanes_per_share,
-            rows_per_step=order.batch_size // self._shares,
-            epochs=order.epochs,
-            drop_remainder=order.drop_remainder,
-            sequence_length=length,
-            token_dtype=np.dtype(dtype),
-            lengths_dtype=np.dtype(np.uint16 if length <= 0xFFFF else np.uint32),
-            pad_id=self._tokenizer.fill_id,
-        )
-
-    def _reader(self) -> DocumentReader:
-        options = self._options
-        text_bytes = UNIT_SEQUENCES * options.packing.sequence_length * _TEXT_BYTES_PER_TOKEN
-        return DocumentReader(
-            spec=self._catalog.source.read_spec,
-            tokenizer=self._tokenizer,
-            seed=options.order.seed,
-            block_bytes=min(max(text_bytes, _BLOCK_BYTES[0]), _BLOCK_BYTES[1]),
-            fetch=options.fetch,
-            cache=self._cache,
-            row_groups=self._row_groups,
-            counts=self._counts,
-            encoding=threading.Semaphore(options.fetch.num_threads),
-            stopping=self._stopping,
-            reading=self._part.shards.reading,
-        )
 
 
 class _Part:
@@ -370,10 +286,6 @@ class _Reads:
         """Nothing is open."""
 
 
-def _epoch_order(epoch: int, **order: int) -> EpochOrder:
-    return EpochOrder(epoch=epoch, **order)
-
-
 def _num_shares(options: StreamOptions, process_count: int | None) -> int:
     count = jax.process_count() if process_count is None else process_count
     shares = count if options.order.shares is None else options.order.shares
@@ -383,59 +295,3 @@ def _num_shares(options: StreamOptions, process_count: int | None) -> int:
             "process_count by default): every share gives a batch as many rows as the others"
         )
     return shares
-
-
-def kept_tokenizer(options: Any, cache_dir: Path | None) -> Any:
-    """Returns the options of the same tokenizer in the cache; puts it there the first time."""
-    from tokens.load import load_reference
-
-    if cache_dir is None or Path(options.tokenizer).expanduser().is_dir():
-        return options
-    name = _hash([options.tokenizer, options.revision])
-    kept = cache_dir / "shardstream-tokens" / "tokenizers" / name
-    if not kept.is_dir():
-        incoming = kept.with_name(f".{name}.{threading.get_ident()}.incoming")
-        load_reference(options).save_pretrained(incoming)
-        with contextlib.suppress(OSError):  # another process was quicker
-            incoming.rename(kept)
-    return dataclasses.replace(options, tokenizer=str(kept), revision=None)
-
-
-def _open_cache(
-    options: StreamOptions, catalog: Catalog, tokenizer: "Tokenizer"
-) -> TokenCache | None:
-    fetch = options.fetch
-    if fetch.cache_dir is None:
-        return None
-    identity = _token_identity(options, catalog, tokenizer)
-    for name in ("skip_documents", "max_documents"):  # the rows wanted change no row's tokens
-        identity["source"].pop(name)
-    return TokenCache(fetch.cache_dir, _hash(identity), fetch.cache_bytes)
-
-
-def _token_identity(
-    options: StreamOptions, catalog: Catalog, tokenizer: "Tokenizer"
-) -> dict[str, Any]:
-    """Returns what determines the tokens of each document."""
-    return {
-        "version": _ORDER_VERSION,
-        "source": catalog.identity(),
-        "tokenizer": tokenizer.fingerprint,
-        "bos_id": tokenizer.bos_id if options.tokenizer.add_bos else None,
-        "eos_id": tokenizer.eos_id if options.tokenizer.add_eos else None,
-        "special_tokens_in_text": options.tokenizer.special_tokens_in_text,
-    }
-
-
-def _text_identity(
-    options: StreamOptions, catalog: Catalog, tokenizer: "Tokenizer"
-) -> dict[str, Any]:
-    """Returns what determines the sequences."""
-    identity = _token_identity(options, catalog, tokenizer)
-    identity["packing"] = dataclasses.asdict(options.packing)
-    identity["unit_sequences"] = UNIT_SEQUENCES
-    return identity
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
