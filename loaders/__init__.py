@@ -6,6 +6,7 @@ JAX, NumPy and shard_format only; neither Beam, datasets nor transformers is imp
 
 from loaders.bad_records import BadRecordError
 from loaders.bridges import GrainSource, as_grain, orbax_args
+from loaders.hub.fetch import StreamError
 from loaders.hub.stream import HubStream, stream
 from loaders.loader import Loader
 from loaders.mixture import Mixture
@@ -16,6 +17,7 @@ __all__ = [
     "HubStream",
     "Loader",
     "Mixture",
+    "StreamError",
     "as_grain",
     "orbax_args",
     "stream",

@@ -18,8 +18,8 @@ class EpochOrder:
     """The order of one share in one epoch.
 
     Args:
-        key: hash of everything the documents and the options determine, and the seed.
         epoch: from 0.
+        key: hash of everything the documents and the options determine, and the seed.
         share: of `shares`.
         shares: parts that batches are made of.
         num_partitions: of the source.
@@ -27,7 +27,7 @@ class EpochOrder:
     """
 
     def __init__(
-        self, *, key: int, epoch: int, share: int, shares: int, num_partitions: int, window: int
+        self, epoch: int, *, key: int, share: int, shares: int, num_partitions: int, window: int
     ) -> None:
         self.window = window
         places = np.arange(num_partitions)
