@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,11 @@ _FILE_URL = re.compile(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)")
 
 @dataclasses.dataclass(kw_only=True)
 class Request:
-    """One answer; `range` is the request's header, `bytes_sent` the body handed to the socket."""
+    """One answer.
+
+    `range` is the request's header, `bytes_sent` the body handed to the socket, `started` the
+    clock's time (time.monotonic, one for all processes of a machine) before the answer.
+    """
 
     method: str
     path: str
@@ -41,6 +46,7 @@ class Request:
     status: int
     fault: FaultKind | None
     bytes_sent: int = 0
+    started: float = dataclasses.field(default_factory=time.monotonic)
 
 
 @dataclasses.dataclass(kw_only=True)

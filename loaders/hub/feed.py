@@ -1,8 +1,8 @@
 """Units of several partitions in turn, read ahead by threads.
 
 Lanes take turns; one whose partition is at its end takes the epoch's next partition, in that very
-turn. So which unit comes when depends on the documents alone. Each lane has a unit made ahead, and
-the next partitions are opened before a lane is free for them.
+turn. So which unit comes when depends on the documents alone. Each lane that was opened has a unit
+made ahead, and the next partitions are opened before a lane is free for them.
 """
 
 import dataclasses
@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 from loaders.hub.units import Unit
 
-_OPENED_AHEAD = 2
+# Partitions are opened shortly before their turn, so that at the start the first batch does not
+# share the cores and the line with all lanes at once.
+_LANES_AHEAD = 6
+_PLACES_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,18 +106,18 @@ def feed(
         if place < num_places and place not in readers:
             readers[place] = _Ahead(units_of(place, passed), executor)
 
-    # In the order in which they will be asked.
-    for i in range(len(lanes)):
-        lane = lanes[(turn + i) % len(lanes)]
-        if lane is not None:
-            open_place(*lane)
+    taken = 0
     while any(lane is not None for lane in lanes):
         lane = lanes[turn]
         if lane is None:
             turn = (turn + 1) % len(lanes)
             continue
-        for place in range(next_place, next_place + _OPENED_AHEAD):
-            open_place(place, 0)
+        for i in range(min(_LANES_AHEAD, len(lanes))):
+            if (soon := lanes[(turn + i) % len(lanes)]) is not None:
+                open_place(*soon)
+        if taken >= len(lanes):
+            for place in range(next_place, next_place + _PLACES_AHEAD):
+                open_place(place, 0)
         unit = readers[lane[0]].take()
         if unit is None:
             del readers[lane[0]]
@@ -122,6 +125,7 @@ def feed(
             next_place = min(next_place + 1, num_places)
             continue
         yield Fed(unit, Checkpoint(sequences, tuple(lanes), next_place, turn))
+        taken += 1
         sequences += len(unit.tokens)
         lanes[turn] = (lane[0], unit.next_row)
         turn = (turn + 1) % len(lanes)
