@@ -151,7 +151,7 @@ class HubStream(Batches):
     def stats(self) -> dict[str, int]:
         """Returns counts of what was read so far, ahead of the caller and after set_state again.
 
-        Names: documents, tokens, retries, and dead_letters/REASON of what became no tokens.
+        Names: documents, tokens, failed_reads, and dead_letters/REASON of what became no tokens.
         """
         return self._counts.as_dict()
 
