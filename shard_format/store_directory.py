@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shard_format.storage import Directory
-from shard_format.store_client import get_range, open_bucket, retrying, split_url
+from shard_format.store_client import BrokenOffError, get_range, open_bucket, retrying, split_url
 
 # Uploads beyond this go in parts, several at a time; a part is repeated alone when it fails.
 _PART_BYTES = 16 << 20
@@ -67,6 +67,31 @@ class StoreDirectory(Directory):
 
     def read_range(self, name: str, begin: int, end: int) -> memoryview:
         return get_range(self._store, self._key(name), begin, end, self.where(name))
+
+    def read_part(self, name: str, begin: int, end: int) -> tuple[memoryview, int]:
+        """Returns bytes begin to end - 1 of a file, and the bytes that all of it has.
+
+        Fewer bytes, where the file ends before that.
+        """
+        key = self._key(name)
+
+        def get() -> tuple[memoryview, int]:
+            try:
+                found = self._store.get(key, options={"range": (begin, end)})
+                data = memoryview(found.bytes())
+            except Exception as error:
+                if "range" not in str(error).lower():
+                    raise
+                size = self._store.head(key)["size"]
+                if size >= end:
+                    raise
+                return memoryview(b""), size
+            size = found.meta["size"]
+            if len(data) != min(end, size) - begin:
+                raise BrokenOffError(f"{len(data)} bytes from {begin} on, expected {end - begin}")
+            return data, size
+
+        return retrying(get, self.where(name))
 
     def create(self, name: str, data: bytes) -> bool:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.show_batches import main as show_batches
 from pipelines.verify import main as verify
 from shard_format import naming
 from shard_format.manifest import find_manifest
@@ -130,3 +131,17 @@ def test_wrong_output_is_told_before_any_work(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(output, *parquet_flags(twelve_documents, tokenizer_directory))
+
+
+def test_show_batches_prints_a_dataset_on_a_store(
+    gs_root: str,
+    twelve_documents: list[str],
+    tokenizer_directory: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    build(f"{gs_root}/out", *parquet_flags(twelve_documents, tokenizer_directory), *FLAGS)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert show_batches([f"{gs_root}/out", "--batch_size", "2", "--num_batches", "2"]) == 0
+    assert "step 1: tokens jnp.int32[2, 64]" in capsys.readouterr().out
