@@ -1,6 +1,7 @@
 """What a loader is asked for, checked when it is built."""
 
 import dataclasses
+import os
 
 from loaders.fields import resolve_fields
 
@@ -68,6 +69,10 @@ class ReadOptions:
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
         bad_record_budget: different bad records to stand before raising all the same.
         stall_secs: a wait for data longer than this is logged with its cause.
+        cache_dir: where shards of a store (gs://, s3://) are kept, shared by all processes of a
+            host; None for ~/.cache/shardstream.
+        cache_bytes: that the cache may take; None for half of what is free there.
+        store_requests: to a store at the same time.
     """
 
     read_threads: int = 2
@@ -77,10 +82,15 @@ class ReadOptions:
     on_bad_record: str = "raise"
     bad_record_budget: int = 100
     stall_secs: float = 5.0
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | None = None
+    store_requests: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("read_threads", "prefetch", "max_open_shards"):
+        for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
             _check_positive(name, getattr(self, name))
+        if self.cache_bytes is not None:
+            _check_positive("cache_bytes", self.cache_bytes)
         if self.verify not in VERIFICATIONS:
             raise ValueError(f"verify is {self.verify!r}, expected one of {VERIFICATIONS}")
         if self.on_bad_record not in BAD_RECORD_POLICIES:

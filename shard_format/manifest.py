@@ -203,10 +203,10 @@ def fingerprint_of(content: Mapping[str, Any]) -> str:
 
 def find_manifest(directory: Directory) -> Manifest | None:
     """Returns the manifest of a directory, whatever its status; None where there is none."""
-    if not directory.exists(naming.MANIFEST):
+    content = directory.find(naming.MANIFEST)
+    if content is None:
         return None
-    where = str(directory.path(naming.MANIFEST))
-    return Manifest.from_json(directory.read(naming.MANIFEST), where=where)
+    return Manifest.from_json(content, where=directory.where(naming.MANIFEST))
 
 
 def read_manifest(directory: Directory, *, allow: tuple[str, ...] = ("complete",)) -> Manifest:
