@@ -25,6 +25,8 @@ class OrderOptions:
         seed: of the shuffle; any integer.
         epochs: passes over the split, None for no end.
         drop_remainder: leave out the last, partial batch of each epoch; False pads and masks it.
+        follow: read a stream while it is being written, once; `buffer_size` is then how many
+            sequences one waits for on average (on disk, not in memory).
     """
 
     batch_size: int
@@ -33,6 +35,7 @@ class OrderOptions:
     seed: int = 0
     epochs: int | None = 1
     drop_remainder: bool = True
+    follow: bool = False
 
     def __post_init__(self) -> None:
         _check_positive("batch_size", self.batch_size)
@@ -42,6 +45,16 @@ class OrderOptions:
             _check_positive("buffer_size", self.buffer_size)
         if self.epochs is not None:
             _check_positive("epochs", self.epochs)
+        if self.follow and self.epochs != 1:
+            raise ValueError(
+                f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
+                "end to start again from. Build another Loader for more, once it is complete."
+            )
+        if self.follow and self.shuffle == "global":
+            raise ValueError(
+                "shuffle is 'global' with follow=True, expected 'buffer' or 'none': a permutation "
+                "of the whole would have to wait for its end"
+            )
         if not isinstance(self.seed, int):
             raise ValueError(f"seed is {self.seed!r}, expected an integer")
 
@@ -68,6 +81,7 @@ class ReadOptions:
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
         bad_record_budget: different bad records to stand before raising all the same.
         stall_secs: a wait for data longer than this is logged with its cause.
+        follow_timeout_secs: how long follow=True waits for the next commit before it raises.
     """
 
     read_threads: int = 2
@@ -77,6 +91,7 @@ class ReadOptions:
     on_bad_record: str = "raise"
     bad_record_budget: int = 100
     stall_secs: float = 5.0
+    follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("read_threads", "prefetch", "max_open_shards"):
@@ -88,8 +103,11 @@ class ReadOptions:
                 f"on_bad_record is {self.on_bad_record!r}, expected one of "
                 f"{', '.join(BAD_RECORD_POLICIES)}"
             )
-        if self.bad_record_budget < 0 or self.stall_secs <= 0:
-            raise ValueError("bad_record_budget can't be negative, stall_secs must be positive")
+        if self.bad_record_budget < 0 or min(self.stall_secs, self.follow_timeout_secs) <= 0:
+            raise ValueError(
+                "bad_record_budget can't be negative; stall_secs and follow_timeout_secs must be "
+                "positive"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
