@@ -26,6 +26,8 @@ class OrderOptions:
         seed: of the shuffle; any integer.
         epochs: passes over the split, None for no end.
         drop_remainder: leave out the last, partial batch of each epoch; False pads and masks it.
+        follow: read a stream while it is being written, once; `buffer_size` is then how many
+            sequences one waits for on average (on disk, not in memory).
     """
 
     batch_size: int
@@ -34,6 +36,7 @@ class OrderOptions:
     seed: int = 0
     epochs: int | None = 1
     drop_remainder: bool = True
+    follow: bool = False
 
     def __post_init__(self) -> None:
         _check_positive("batch_size", self.batch_size)
@@ -43,6 +46,16 @@ class OrderOptions:
             _check_positive("buffer_size", self.buffer_size)
         if self.epochs is not None:
             _check_positive("epochs", self.epochs)
+        if self.follow and self.epochs != 1:
+            raise ValueError(
+                f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
+                "end to start again from. Build another Loader for more, once it is complete."
+            )
+        if self.follow and self.shuffle == "global":
+            raise ValueError(
+                "shuffle is 'global' with follow=True, expected 'buffer' or 'none': a permutation "
+                "of the whole would have to wait for its end"
+            )
         if not isinstance(self.seed, int):
             raise ValueError(f"seed is {self.seed!r}, expected an integer")
 
@@ -73,6 +86,7 @@ class ReadOptions:
             host; None for ~/.cache/shardstream.
         cache_bytes: that the cache may take; None for half of what is free there.
         store_requests: to a store at the same time.
+        follow_timeout_secs: how long follow=True waits for the next commit before it raises.
     """
 
     read_threads: int = 2
@@ -85,6 +99,7 @@ class ReadOptions:
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int | None = None
     store_requests: int = 16
+    follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
@@ -98,8 +113,11 @@ class ReadOptions:
                 f"on_bad_record is {self.on_bad_record!r}, expected one of "
                 f"{', '.join(BAD_RECORD_POLICIES)}"
             )
-        if self.bad_record_budget < 0 or self.stall_secs <= 0:
-            raise ValueError("bad_record_budget can't be negative, stall_secs must be positive")
+        if self.bad_record_budget < 0 or min(self.stall_secs, self.follow_timeout_secs) <= 0:
+            raise ValueError(
+                "bad_record_budget can't be negative; stall_secs and follow_timeout_secs must be "
+                "positive"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -228,8 +228,10 @@ def read_manifest(directory: Directory, *, allow: tuple[str, ...] = ("complete",
             "of a finished `python -m pipelines.preprocess`."
         )
     if manifest.status not in allow:
+        cure = "Run the command that builds it again: it goes on from what is there."
+        if manifest.status == "following":
+            cure += " Loader(..., follow=True) reads it while it grows."
         raise ValueError(
-            f"{directory}: the dataset is {manifest.status}, expected {' or '.join(allow)}. "
-            "Run the command that builds it again: it goes on from what is there."
+            f"{directory}: the dataset is {manifest.status}, expected {' or '.join(allow)}. {cure}"
         )
     return manifest
