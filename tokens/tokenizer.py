@@ -93,6 +93,15 @@ class Tokenizer:
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
     @property
+    def fill_id(self) -> int:
+        """What padding is filled with: the pad id, else EOS (as GPT-2's users do), else 0.
+
+        Masks come from lengths, so the id only has to be valid.
+        """
+        fallback = self.eos_id if self.eos_id is not None else 0
+        return self.pad_id if self.pad_id is not None else fallback
+
+    @property
     def engine_name(self) -> str:
         """The engine in use now; an audit may change it to `transformers` while running."""
         return self.engine.active.name
