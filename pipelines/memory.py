@@ -24,7 +24,7 @@ def collect_rarely() -> None:
 
 
 def share_the_lock() -> None:
-    """Lets threads that come back from native code wait half a millisecond for Python's lock, not 5.
+    """Lets threads back from native code wait half a millisecond for Python's lock, not 5.
 
     ArrayRecord's writer holds the lock; beside it a second thread that hashes or copies, a call a
     megabyte, got through once every 5 ms: two threads wrote shards slower (93 Mtok/s) than one

@@ -19,8 +19,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 COMPRESSIONS = {"none": "uncompressed", "snappy": "snappy", "zstd": "zstd:3"}
 
 
-# Read and hashed at a time. hashlib.file_digest's 256 KB would ask for Python's lock 16 times as often,
-# and wait for it each time while another thread writes records.
+# Read and hashed at a time. hashlib.file_digest's 256 KB would ask for Python's lock 16 times as
+# often, and wait for it each time while another thread writes records.
 _DIGEST_BYTES = 4 << 20
 
 

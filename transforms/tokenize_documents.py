@@ -20,8 +20,8 @@ from transforms.scatter import scatter_block
 from transforms.threads import shared_executor
 from transforms.token_blocks import TokenBlock, tokenize_blocks
 
-# Blocks encoded or waiting beside those the threads hold: with fewer, threads run dry while this one
-# scatters (52 Mtok/s with 1, 61 with 3, 59 with 6; 2 cores, 2 MB blocks).
+# Blocks encoded or waiting beside those the threads hold: with fewer, threads run dry while this
+# one scatters (52 Mtok/s with 1, 61 with 3, 59 with 6; 2 cores, 2 MB blocks).
 _AHEAD = 3
 
 COUNTS = "counts"
