@@ -17,7 +17,17 @@ HUB = [
     "zstandard>=0.23",
 ]
 PIPELINE = ["apache-beam>=2.77", *HUB, "tqdm>=4.66"]
-TEST = ["pytest>=8", "grain>=0.2.18", "orbax-checkpoint>=0.11"]
+# gs:// and s3://, for the loader as for the pipeline; without it both stay on local disks.
+STORES = ["obstore>=0.10"]
+TEST = [
+    "pytest>=8",
+    "grain>=0.2.18",
+    "orbax-checkpoint>=0.11",
+    *STORES,
+    "moto[s3]>=5.1",  # s3:// on loopback; its own extra [server] drags in every service
+    "flask>=3",
+    "flask-cors>=5",
+]
 
 setup(
     name="shardstream",
@@ -40,7 +50,9 @@ setup(
     extras_require={
         "hub": HUB,
         "pipeline": PIPELINE,
-        "gcp": ["apache-beam[gcp]>=2.77"],
+        "stores": STORES,
+        "gcp": [*STORES, "apache-beam[gcp]>=2.77"],
+        "aws": [*STORES, "boto3>=1.34"],  # boto3 for profiles in ~/.aws alone
         "test": TEST,
         "dev": ["ruff>=0.14", "pyright>=1.1.400"],
         "bench": ["psutil>=6", "selectolax>=0.3.21"],

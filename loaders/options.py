@@ -1,6 +1,7 @@
 """What a loader is asked for, checked when it is built."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ class OrderOptions:
         seed: of the shuffle; any integer.
         epochs: passes over the split, None for no end.
         drop_remainder: leave out the last, partial batch of each epoch; False pads and masks it.
+        follow: read a stream while it is being written, once; `buffer_size` is then how many
+            sequences one waits for on average (on disk, not in memory).
     """
 
     batch_size: int
@@ -35,6 +38,7 @@ class OrderOptions:
     seed: int = 0
     epochs: int | None = 1
     drop_remainder: bool = True
+    follow: bool = False
 
     def __post_init__(self) -> None:
         check_positive("batch_size", self.batch_size)
@@ -44,6 +48,16 @@ class OrderOptions:
             check_positive("buffer_size", self.buffer_size)
         if self.epochs is not None:
             check_positive("epochs", self.epochs)
+        if self.follow and self.epochs != 1:
+            raise ValueError(
+                f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
+                "end to start again from. Build another Loader for more, once it is complete."
+            )
+        if self.follow and self.shuffle == "global":
+            raise ValueError(
+                "shuffle is 'global' with follow=True, expected 'buffer' or 'none': a permutation "
+                "of the whole would have to wait for its end"
+            )
         if not isinstance(self.seed, int):
             raise ValueError(f"seed is {self.seed!r}, expected an integer")
 
@@ -70,6 +84,11 @@ class ReadOptions:
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
         bad_record_budget: different bad records to stand before raising all the same.
         stall_secs: a wait for data longer than this is logged with its cause.
+        cache_dir: where shards of a store (gs://, s3://) are kept, shared by all processes of a
+            host; None for ~/.cache/shardstream.
+        cache_bytes: that the cache may take; None for half of what is free there.
+        store_requests: to a store at the same time.
+        follow_timeout_secs: how long follow=True waits for the next commit before it raises.
     """
 
     read_threads: int = 2
@@ -79,10 +98,16 @@ class ReadOptions:
     on_bad_record: str = "raise"
     bad_record_budget: int = 100
     stall_secs: float = 5.0
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | None = None
+    store_requests: int = 16
+    follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("read_threads", "prefetch", "max_open_shards"):
+        for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
             check_positive(name, getattr(self, name))
+        if self.cache_bytes is not None:
+            check_positive("cache_bytes", self.cache_bytes)
         if self.verify not in VERIFICATIONS:
             raise ValueError(f"verify is {self.verify!r}, expected one of {VERIFICATIONS}")
         if self.on_bad_record not in BAD_RECORD_POLICIES:
@@ -90,8 +115,11 @@ class ReadOptions:
                 f"on_bad_record is {self.on_bad_record!r}, expected one of "
                 f"{', '.join(BAD_RECORD_POLICIES)}"
             )
-        if self.bad_record_budget < 0 or self.stall_secs <= 0:
-            raise ValueError("bad_record_budget can't be negative, stall_secs must be positive")
+        if self.bad_record_budget < 0 or min(self.stall_secs, self.follow_timeout_secs) <= 0:
+            raise ValueError(
+                "bad_record_budget can't be negative; stall_secs and follow_timeout_secs must be "
+                "positive"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
