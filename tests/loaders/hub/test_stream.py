@@ -217,7 +217,7 @@ def test_mistakes_are_named(streams: Streams, tmp_path) -> None:
     with streams.open() as stream, streams.open(seed=3) as other:
         with pytest.raises(ValueError, match="the state has seed=3, this stream 0"):
             stream.set_state(other.get_state())
-        with pytest.raises(TypeError, match="doesn't know its number of batches"):
+        with pytest.raises(TypeError, match="without a known end"):
             len(stream)
     with streams.open(packing="none") as stream:
         state = stream.get_state()
