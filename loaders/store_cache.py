@@ -36,10 +36,10 @@ from shard_format.store_directory import StoreDirectory
 
 _log = logging.getLogger("shardstream.loaders")
 
-_REQUEST_BYTES = 4 << 20
-# Entries that reads under way and reads ahead may use at the same time: evicting one of them would
-# fetch it twice.
-_ENTRIES_IN_USE = 16
+_REQUEST_BYTES = 2 << 20
+# Entries that reads under way and reads ahead (buffer_rows: 12 rounds) use at the same time, and as
+# many again: evicting one of them would fetch it twice.
+_ENTRIES_IN_USE = 24
 # Other processes' fetches are noticed after this part of the budget.
 _LOOK_AGAIN = 16
 # Riegeli, below ArrayRecord: a signature, then chunks of one record, 44 bytes longer than it up to
