@@ -6,8 +6,8 @@ from setuptools import setup
 
 # The loader alone: what a trainer installs.
 LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19"]
-PIPELINE = [
-    "apache-beam>=2.77",
+# What `loaders.stream` reads the Hub with.
+HUB = [
     "datasets>=5.0",
     "transformers>=5.0",
     "tokenizers>=0.22",
@@ -15,8 +15,8 @@ PIPELINE = [
     "awkward>=2.8",
     "fsspec[http]>=2024.6",
     "zstandard>=0.23",
-    "tqdm>=4.66",
 ]
+PIPELINE = ["apache-beam>=2.77", *HUB, "tqdm>=4.66"]
 # gs:// and s3://, for the loader as for the pipeline; without it both stay on local disks.
 STORES = ["obstore>=0.10"]
 TEST = [
@@ -37,9 +37,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["loaders", "pipelines", "shard_format", "sources", "tokens", "transforms"],
+    packages=[
+        "loaders",
+        "loaders.hub",
+        "pipelines",
+        "shard_format",
+        "sources",
+        "tokens",
+        "transforms",
+    ],
     install_requires=LOADER,
     extras_require={
+        "hub": HUB,
         "pipeline": PIPELINE,
         "stores": STORES,
         "gcp": [*STORES, "apache-beam[gcp]>=2.77"],

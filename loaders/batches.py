@@ -1,5 +1,6 @@
 """The iterator that trainers hold: position, state, prefetch, delivery, whatever the rows are."""
 
+import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Generator, Iterator, Mapping
@@ -37,7 +38,6 @@ class Batches:
         self._fields = resolve_fields(batch.fields, masked=masked)
         self._lengths = need_lengths(self._fields)
         self._step = 0
-        self._end: int | None = None
         self._made: deque[dict[str, np.ndarray]] = deque()
         self._placed: deque[dict[str, Any]] = deque()
         self._prefetcher: Prefetcher | None = None
@@ -46,8 +46,15 @@ class Batches:
 
     # What a subclass provides.
 
-    def _rows_from(self, step: int, executor: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
-        """Yields (number of steps, their rows) from a step on."""
+    @property
+    def num_steps(self) -> int | None:
+        """Batches from the very first to the last, None where there is no end (known yet)."""
+        raise NotImplementedError
+
+    def _rows_from(
+        self, step: int, executor: ThreadPoolExecutor, closing: threading.Event
+    ) -> Iterator[tuple[int, Rows]]:
+        """Yields (number of steps, their rows) from a step on, until the end or closing is set."""
         raise NotImplementedError
 
     def _rows_at(self, step: int) -> Rows:
@@ -77,22 +84,20 @@ class Batches:
         """int64[B], the rows of the global batch that this process holds."""
         return self._delivery.rows.copy()
 
-    @property
-    def num_steps(self) -> int | None:
-        """Batches from the very first to the last, None where there is no end."""
-        return self._end
-
     def __len__(self) -> int:
-        if self._end is None:
-            raise TypeError("batches without end (epochs=None) have no length")
-        return self._end
+        if self.num_steps is None:
+            raise TypeError(
+                "batches without a known end (epochs=None, or a stream that still grows) have no "
+                "length"
+            )
+        return self.num_steps
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> dict[str, Any]:
         self._check_open()
-        if self._end is not None and self._step >= self._end:
+        if self.num_steps is not None and self._step >= self.num_steps:
             self._stop()
             raise StopIteration
         prefetcher = self._running()
@@ -106,6 +111,10 @@ class Batches:
                     break
                 self._made.extend(_split(arrays, count))
             self._placed.append(self._delivery.deliver(self._made.popleft()))
+        if not self._placed:  # the end, where nobody knew it before
+            self._stop()
+            self._end = self._step
+            raise StopIteration
         self._step += 1
         return self._placed.popleft()
 
@@ -128,9 +137,8 @@ class Batches:
         if count < 0:
             raise ValueError(f"count is {count}, expected 0 or more; set_state() goes back")
         self._check_open()
-        self._move_to(
-            self._step + count if self._end is None else min(self._step + count, self._end)
-        )
+        end = self.num_steps
+        self._move_to(self._step + count if end is None else min(self._step + count, end))
 
     # State.
 
@@ -210,8 +218,9 @@ class Batches:
             raise ValueError("this loader is closed; build a new one and set_state() to go on")
 
     def _check_step(self, step: int) -> None:
-        if step < 0 or (self._end is not None and step >= self._end):
-            raise IndexError(f"step is {step}, expected 0 to {(self._end or 0) - 1}")
+        end = self.num_steps
+        if step < 0 or (end is not None and step >= end):
+            raise IndexError(f"step is {step}, expected 0 to {(end or 0) - 1}")
 
     def _make(self, rows: Rows) -> dict[str, np.ndarray]:
         part = self._parts[0]
@@ -219,7 +228,7 @@ class Batches:
             self._fields,
             rows.tokens,
             rows.lengths,
-            pad_id=part.manifest.pad_id,
+            pad_id=part.pad_id,
             pad_side=part.pad_side,
         )
 
@@ -227,14 +236,15 @@ class Batches:
         self._check_open()
         if self._prefetcher is None:
             executor = ThreadPoolExecutor(self._read.read_threads, "shardstream-read")
+            closing = threading.Event()
             self._prefetcher = Prefetcher(
-                _items(_Maker(self), self._rows_from(self._step, executor)),
+                _items(_Maker(self), self._rows_from(self._step, executor, closing)),
                 depth=self._read.prefetch,
                 stall_secs=self._read.stall_secs,
-                explain=_Explain([part.shards for part in self._parts]),
+                explain=_Explain(self._parts),
             )
             # Also when the caller forgets close(): nothing the thread holds refers to this object.
-            self._finalizer = weakref.finalize(self, _end, self._prefetcher, executor)
+            self._finalizer = weakref.finalize(self, _end, self._prefetcher, executor, closing)
         return self._prefetcher
 
     def _stop(self) -> None:
@@ -252,7 +262,7 @@ class _Maker:
         part = batches._parts[0]
         self.fields, self.prepare = batches._fields, batches._delivery.prepare
         self.depth = batches._read.prefetch
-        self.pad = {"pad_id": part.manifest.pad_id, "pad_side": part.pad_side}
+        self.pad = {"pad_id": part.pad_id, "pad_side": part.pad_side}
 
 
 def _items(
@@ -275,17 +285,16 @@ def _split(arrays: dict[str, np.ndarray], count: int) -> Iterator[dict[str, np.n
 
 
 class _Explain:
-    def __init__(self, shards: list) -> None:
-        self._shards = shards
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
 
     def __call__(self) -> str:
-        reading = [text for shards in self._shards for text in shards.reading_now()]
-        if reading:
-            return f"reading {'; '.join(reading)}"
-        return "no read is under way; batches are being put together"
+        waiting = [text for part in self._parts for text in part.waiting_for()]
+        return "; ".join(waiting) or "no read is under way; batches are being put together"
 
 
-def _end(prefetcher: Prefetcher, executor: ThreadPoolExecutor) -> None:
+def _end(prefetcher: Prefetcher, executor: ThreadPoolExecutor, closing: threading.Event) -> None:
+    closing.set()
     executor.shutdown(wait=False, cancel_futures=True)
     prefetcher.close()
     executor.shutdown(wait=True)

@@ -137,7 +137,8 @@ class GrainSource:
         self._arguments = (path, split, fields, options)
         self._fields = resolve_fields(fields)
         self._lengths = need_lengths(self._fields)
-        self._shards = ShardSet(directory, self._manifest, split, ReadOptions(**options))
+        shards = self._manifest.shards_of(split)
+        self._shards = ShardSet(directory, self._manifest, shards, ReadOptions(**options))
 
     def __reduce__(self) -> tuple:
         path, split, fields, options = self._arguments

@@ -28,7 +28,7 @@ import numpy as np
 from loaders.order import PADDING, Permutation, chain
 from shard_format.keys import mix64
 
-_FRACTION_BITS = np.uint64(10)  # of a record, in the keys that delays are compared by
+FRACTION_BITS = np.uint64(10)  # of a record, in the keys that delays are compared by
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 # A call of ArrayRecord costs about 2 ms beside its records: 256 records of 4 KB a call read at 155
@@ -132,6 +132,17 @@ def _divisor(number: int, at_most: int) -> int:
     return max(d for d in range(1, min(number, max(1, at_most)) + 1) if number % d == 0)
 
 
+def delays(hashed: np.ndarray, max_delay: np.ndarray | np.uint64) -> np.ndarray:
+    """Returns uint64: triangular delays under max_delay, in 1 / 2**FRACTION_BITS of a record.
+
+    Args:
+        hashed: uint64, a hash of each record.
+        max_delay: uint64 of one record or all, below 2**32; delays are a third of it on average.
+    """
+    smaller = np.minimum(hashed >> _32, hashed & _LOW_32)  # of two: the triangular density
+    return smaller * max_delay >> (_32 - FRACTION_BITS)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeRead:
     """Contiguous records that fill one round of some lanes: lane-major, equal parts.
@@ -185,9 +196,7 @@ class EpochOrder:
         last = min(g.lane_records, end + g.max_delay + 1)
         arrival = np.arange(first, last, dtype=np.uint64)
         hashed = mix64(arrival ^ self._lane_keys[lanes][:, None])
-        smaller = np.minimum(hashed >> _32, hashed & _LOW_32)  # of two: the triangular density
-        delay = smaller * np.uint64(g.max_delay) >> (_32 - _FRACTION_BITS)
-        leave = (arrival << _FRACTION_BITS) + delay
+        leave = (arrival << FRACTION_BITS) + delays(hashed, np.uint64(g.max_delay))
         order = np.argsort(leave, axis=1, kind="stable")
         return order[:, begin - first : end - first] + first
 

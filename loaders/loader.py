@@ -1,6 +1,7 @@
 """`Loader`: a dataset directory as an iterator of fixed-size batches."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from loaders.batches import Batches
 from loaders.device import Delivery
+from loaders.follow import FollowedPart
 from loaders.options import split_options
 from loaders.order import PADDING
 from loaders.part import Part
@@ -30,15 +32,21 @@ class Loader(Batches):
         process_index: this host among process_count, both JAX's own by default; without a sharding
             a host gets rows process_index * B to (process_index + 1) * B of the global batch.
         process_count: see process_index.
-        **options: batch_size, shuffle, buffer_size, seed, epochs, drop_remainder (OrderOptions);
-            split, fields, output (BatchOptions); prefetch, read_threads, max_open_shards, verify,
-            on_bad_record, bad_record_budget, stall_secs (ReadOptions).
+        **options: batch_size, shuffle, buffer_size, seed, epochs, drop_remainder, follow
+            (OrderOptions); split, fields, output (BatchOptions); prefetch, read_threads,
+            max_open_shards, verify, on_bad_record, bad_record_budget, stall_secs,
+            follow_timeout_secs (ReadOptions).
 
     Guarantees: the global batch of a step depends on the dataset, shuffle, buffer_size, seed and
         batch_size only, never on hosts, threads, restarts or what was read before. Each sequence
         comes once an epoch, up to the remainder. Token ids are int32, `loss_mask` bool, all other
         fields int32. With drop_remainder=False the last batch of an epoch is filled with empty rows
         (segment 0), and `loss_mask` is added if no field asked for would show them.
+
+    With follow=True the dataset may still be growing (`--mode stream`): batches come as shards are
+    committed, the loader waits where it is ahead, and ends with the stream. The order then depends
+    on the commit log instead of the whole dataset (see loaders.follow_order), so the guarantees
+    hold whoever saw which shard when. A later pass is another Loader's, on the complete dataset.
 
     Raises:
         FileNotFoundError: there is no dataset.
@@ -55,7 +63,8 @@ class Loader(Batches):
         **options: Any,
     ) -> None:
         order, read, batch = split_options(options)
-        part = self._part = Part(path, batch.split, order, read)
+        kind = FollowedPart if order.follow else Part
+        part = self._part = kind(path, batch.split, order, read)
         delivery = Delivery(
             batch_size=order.batch_size,
             sequence_length=part.manifest.sequence_length,
@@ -65,17 +74,21 @@ class Loader(Batches):
             output=batch.output,
         )
         super().__init__([part], read, batch, delivery)
-        self._end = None if order.epochs is None else order.epochs * part.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int | None:
+        """Batches from the very first to the last, None where there is no end (known yet)."""
+        return self._part.num_steps
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one epoch."""
+        """Batches of one epoch; ValueError while a stream that is followed still grows."""
         return self._part.steps_per_epoch
 
     @property
     def epoch(self) -> int:
-        """Epoch of the next batch, from 0."""
-        return self._step // self.steps_per_epoch
+        """Epoch of the next batch, from 0; a stream that is followed has one."""
+        return 0 if self._part.options.follow else self._step // self.steps_per_epoch
 
     @property
     def sequence_length(self) -> int:
@@ -113,13 +126,16 @@ class Loader(Batches):
         inside = records != PADDING
         return provenance_table(self._part.shards, rows=rows[inside], records=records[inside])
 
-    def _rows_from(self, step: int, executor: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
+    def _rows_from(
+        self, step: int, executor: ThreadPoolExecutor, closing: threading.Event
+    ) -> Iterator[tuple[int, Rows]]:
         chunks = self._part.chunks(
             step,
             self._delivery.rows,
             epochs=self._part.options.epochs,
             lengths=self._lengths,
             executor=executor,
+            closing=closing,
         )
         return ((chunk.num_steps, chunk.rows) for chunk in chunks)
 
@@ -128,7 +144,7 @@ class Loader(Batches):
         return self._part.read(records, lengths=self._lengths)
 
     def _identity(self) -> dict[str, Any]:
-        return self._part.identity()
+        return self._part.identity(self._step)
 
     def _check_identity(self, state: Mapping[str, Any]) -> None:
         self._part.check_identity(state)

@@ -8,6 +8,7 @@ shuffled anew, whenever its own records end.
 
 import dataclasses
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,11 @@ class Mixture(Batches):
         fixed = {"epochs", "drop_remainder"} & set(options)
         if fixed:
             raise ValueError(f"a mixture has no {' or '.join(sorted(fixed))}: give stop= instead")
+        if options.get("follow"):
+            raise ValueError(
+                "a mixture can't follow a stream that grows: its parts repeat, which takes their "
+                "ends. Follow one with Loader(path, follow=True), or mix them once complete."
+            )
         if stop not in STOPS:
             raise ValueError(f"stop is {stop!r}, expected one of {', '.join(STOPS)}")
         if len(paths) != len(weights):
@@ -90,6 +96,11 @@ class Mixture(Batches):
         self._stop_when = stop
         self._all_rows = np.arange(order.batch_size)
         self._end = self._last_step()
+
+    @property
+    def num_steps(self) -> int | None:
+        """Batches until the mixture stops, None for stop="never"."""
+        return self._end
 
     def epochs_at(self, step: int) -> list[float]:
         """Returns how many epochs of each part the batches before a step drew."""
@@ -120,12 +131,21 @@ class Mixture(Batches):
             low, high = (low, middle) if is_over(middle) else (middle, high)
         return low if self._stop_when == "first" else high
 
-    def _rows_from(self, step: int, executor: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
+    def _rows_from(
+        self, step: int, executor: ThreadPoolExecutor, closing: threading.Event
+    ) -> Iterator[tuple[int, Rows]]:
         rows = self._delivery.rows
         streams = []
         for index, part in enumerate(self._parts):
             begin = int(self._drawn(index, step, rows).min())
-            chunks = part.chunks(begin, rows, epochs=None, lengths=self._lengths, executor=executor)
+            chunks = part.chunks(
+                begin,
+                rows,
+                epochs=None,
+                lengths=self._lengths,
+                executor=executor,
+                closing=closing,
+            )
             streams.append(_PartRows(chunks, begin, len(rows)))
         room = _Room(self._parts, lengths=self._lengths)
         return _mixed(self._schedule, streams, room, rows, step, self._end)
@@ -147,7 +167,7 @@ class Mixture(Batches):
     def _identity(self) -> dict[str, Any]:
         return {
             "weights": list(self._schedule.counts),
-            "parts": [part.identity() for part in self._parts],
+            "parts": [part.identity(self._step) for part in self._parts],
         }
 
     def _check_identity(self, state: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from loaders.fields import resolve_fields
 
@@ -26,6 +28,8 @@ class OrderOptions:
         seed: of the shuffle; any integer.
         epochs: passes over the split, None for no end.
         drop_remainder: leave out the last, partial batch of each epoch; False pads and masks it.
+        follow: read a stream while it is being written, once; `buffer_size` is then how many
+            sequences one waits for on average (on disk, not in memory).
     """
 
     batch_size: int
@@ -34,15 +38,26 @@ class OrderOptions:
     seed: int = 0
     epochs: int | None = 1
     drop_remainder: bool = True
+    follow: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive("batch_size", self.batch_size)
+        check_positive("batch_size", self.batch_size)
         if self.shuffle not in SHUFFLES:
             raise ValueError(f"shuffle is {self.shuffle!r}, expected one of {', '.join(SHUFFLES)}")
         if self.buffer_size is not None:
-            _check_positive("buffer_size", self.buffer_size)
+            check_positive("buffer_size", self.buffer_size)
         if self.epochs is not None:
-            _check_positive("epochs", self.epochs)
+            check_positive("epochs", self.epochs)
+        if self.follow and self.epochs != 1:
+            raise ValueError(
+                f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
+                "end to start again from. Build another Loader for more, once it is complete."
+            )
+        if self.follow and self.shuffle == "global":
+            raise ValueError(
+                "shuffle is 'global' with follow=True, expected 'buffer' or 'none': a permutation "
+                "of the whole would have to wait for its end"
+            )
         if not isinstance(self.seed, int):
             raise ValueError(f"seed is {self.seed!r}, expected an integer")
 
@@ -73,6 +88,7 @@ class ReadOptions:
             host; None for ~/.cache/shardstream.
         cache_bytes: that the cache may take; None for half of what is free there.
         store_requests: to a store at the same time.
+        follow_timeout_secs: how long follow=True waits for the next commit before it raises.
     """
 
     read_threads: int = 2
@@ -85,12 +101,13 @@ class ReadOptions:
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int | None = None
     store_requests: int = 16
+    follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
         for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.cache_bytes is not None:
-            _check_positive("cache_bytes", self.cache_bytes)
+            check_positive("cache_bytes", self.cache_bytes)
         if self.verify not in VERIFICATIONS:
             raise ValueError(f"verify is {self.verify!r}, expected one of {VERIFICATIONS}")
         if self.on_bad_record not in BAD_RECORD_POLICIES:
@@ -98,8 +115,11 @@ class ReadOptions:
                 f"on_bad_record is {self.on_bad_record!r}, expected one of "
                 f"{', '.join(BAD_RECORD_POLICIES)}"
             )
-        if self.bad_record_budget < 0 or self.stall_secs <= 0:
-            raise ValueError("bad_record_budget can't be negative, stall_secs must be positive")
+        if self.bad_record_budget < 0 or min(self.stall_secs, self.follow_timeout_secs) <= 0:
+            raise ValueError(
+                "bad_record_budget can't be negative; stall_secs and follow_timeout_secs must be "
+                "positive"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +142,8 @@ class BatchOptions:
             raise ValueError(f"output is {self.output!r}, expected 'jax' or 'numpy'")
 
 
-def _check_positive(name: str, value: int) -> None:
+def check_positive(name: str, value: int) -> None:
+    """Raises ValueError where an option isn't an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
 
@@ -133,19 +154,32 @@ def split_options(options: dict) -> tuple[OrderOptions, ReadOptions, BatchOption
     Raises:
         TypeError: an unknown name; the message lists those there are.
     """
+    order, read, batch = divide(options, (OrderOptions, ReadOptions, BatchOptions))
+    return order, read, batch
+
+
+def divide(
+    options: Mapping[str, Any], kinds: Sequence[type], *, extra: Sequence[str] = ()
+) -> list[Any]:
+    """Returns one instance of each dataclass, made of the options that bear its fields' names.
+
+    Args:
+        options: keyword arguments; a name goes to the first kind that has it.
+        kinds: frozen dataclasses.
+        extra: names that the caller took out before, for the message.
+
+    Raises:
+        TypeError: an unknown name; the message lists those there are.
+    """
     parts = []
     rest = dict(options)
-    for kind in (OrderOptions, ReadOptions, BatchOptions):
+    for kind in kinds:
         names = {field.name for field in dataclasses.fields(kind)} & set(rest)
         parts.append((kind, {name: rest.pop(name) for name in names}))
     if rest:
-        known = [
-            field.name
-            for kind in (OrderOptions, ReadOptions, BatchOptions)
-            for field in dataclasses.fields(kind)
-        ]
+        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
         raise TypeError(
-            f"unknown loader option {', '.join(sorted(rest))}; options are {', '.join(known)}"
+            f"unknown loader option {', '.join(sorted(rest))}; options are "
+            f"{', '.join(dict.fromkeys([*known, *extra]))}"
         )
-    order, read, batch = (kind(**arguments) for kind, arguments in parts)
-    return order, read, batch
+    return [kind(**arguments) for kind, arguments in parts]

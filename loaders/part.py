@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -55,20 +56,42 @@ class Part:
         self.fingerprint = self.manifest.fingerprint
         self.split = split
         self.options = order
-        self.shards = ShardSet(self.directory, self.manifest, split, read)
+        self.shards = ShardSet(self.directory, self.manifest, self.manifest.shards_of(split), read)
         self.order = self._make_order()
-        self.steps_per_epoch = num_steps(self.order, drop_remainder=order.drop_remainder)
         if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"{self.directory}: split {split!r} has {self.shards.num_records} sequences, "
-                f"expected at least one batch of {order.batch_size}. Use a smaller batch_size, or "
-                "drop_remainder=False, which pads the batch."
-            )
+            raise ValueError(self._too_few())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return num_steps(self.order, drop_remainder=self.options.drop_remainder)
+
+    @property
+    def num_steps(self) -> int | None:
+        """Batches of all epochs; None where there is no end."""
+        epochs = self.options.epochs
+        return None if epochs is None else epochs * self.steps_per_epoch
+
+    @property
+    def pad_id(self) -> int:
+        """What padding is filled with."""
+        return self.manifest.pad_id
 
     @property
     def pad_side(self) -> str:
         """Where padding stands in a record."""
         return self.manifest.packing.get("pad_side", "right")
+
+    def waiting_for(self) -> list[str]:
+        """Returns what a stalled reader waits for: the reads under way."""
+        return [f"reading {text}" for text in self.shards.reading_now()]
+
+    def _too_few(self) -> str:
+        return (
+            f"{self.directory}: split {self.split!r} has {self.shards.num_records} sequences, "
+            f"expected at least one batch of {self.options.batch_size}. Use a smaller batch_size, "
+            "or drop_remainder=False, which pads the batch."
+        )
 
     def _make_order(self) -> Order:
         options, num_records = self.options, self.shards.num_records
@@ -94,8 +117,19 @@ class Part:
         epochs: int | None,
         lengths: bool,
         executor: Executor,
+        closing: threading.Event,
     ) -> Iterator[Chunk]:
-        """Yields host batches from a step on, counted over all epochs."""
+        """Yields host batches from a step on, counted over all epochs.
+
+        Args:
+            step: the first.
+            rows: of this host.
+            epochs: None for no end.
+            lengths: read document lengths too.
+            executor: for reads.
+            closing: set when nobody wants the chunks any more, for parts that wait for data.
+        """
+        del closing
         source = Source(
             order=self.order,
             shards=self.shards,
@@ -119,8 +153,12 @@ class Part:
         self.shards.read_records(records, rows, np.arange(len(records)))
         return rows
 
-    def identity(self) -> dict[str, Any]:
-        """Returns what a state must agree in: dataset and order."""
+    def identity(self, step: int) -> dict[str, Any]:
+        """Returns what a state of that step must agree in: dataset and order."""
+        del step
+        return self._order_identity()
+
+    def _order_identity(self) -> dict[str, Any]:
         return {
             "fingerprint": self.fingerprint,
             "split": self.split,
@@ -133,7 +171,14 @@ class Part:
 
     def check_identity(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where a state belongs to another dataset or order."""
-        for name, mine in self.identity().items():
+        if bool(state.get("follow")) != self.options.follow:
+            raise ValueError(
+                f"the state has follow={bool(state.get('follow'))}, this loader "
+                f"{self.options.follow}: its batches would be others. Build the loader with "
+                f"follow={bool(state.get('follow'))} to go on, also where the stream is complete "
+                "now."
+            )
+        for name, mine in self._order_identity().items():
             if state.get(name) == mine:
                 continue
             if name == "fingerprint":

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from loaders.bad_records import BadRecords, ReadRows, read_around
 from loaders.options import ReadOptions
 from loaders.order import PADDING
 from shard_format.manifest import Manifest, Shard
-from shard_format.record import decode_records
+from shard_format.record import RecordLayout, decode_records
 from shard_format.shard_file import ShardFile, digest_of
 from shard_format.storage import Directory
 
@@ -82,30 +82,54 @@ class ShardSet:
     Args:
         directory: of the dataset.
         manifest: of the dataset.
-        split: "train" or "validation".
+        shards: of the split, in order; a stream's may be none yet.
         options: how to read.
     """
 
     def __init__(
-        self, directory: Directory, manifest: Manifest, split: str, options: ReadOptions
+        self,
+        directory: Directory,
+        manifest: Manifest,
+        shards: Sequence[Shard],
+        options: ReadOptions,
     ) -> None:
         self.directory = directory
         self.manifest = manifest
-        self.shards = manifest.shards_of(split)
         self.bad = BadRecords(options.on_bad_record, options.bad_record_budget)
         self.bytes_read = 0
         self._options = options
+        self.shards: tuple[Shard, ...] = ()
         self._cache = self._open_cache(directory)
         files_a_shard = 1 if self._cache is None else 3
         self._max_open = min(options.max_open_shards, max(1, _file_limit() // 2 // files_a_shard))
         self._evictions = 0
-        self._first = np.concatenate([[0], np.cumsum([shard.records for shard in self.shards])])
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._verified: set[int] = set()
         self._lock = threading.Lock()
         self._reading: dict[int, str] = {}
-        layout = manifest.layout(max(self.shards, key=lambda shard: shard.max_segments))
-        self.layout = layout
+        self.extend(shards)
+
+    def extend(self, shards: Sequence[Shard]) -> None:
+        """Adds shards behind the others; reads of those may go on meanwhile."""
+        if self._cache is not None:
+            self._cache.extend(shards)
+        self.shards = (*self.shards, *shards)
+        # Replaced in this order: a reader never finds a record whose shard it doesn't know.
+        self._first = np.cumsum([0, *(shard.records for shard in self.shards)])
+        self.layout = RecordLayout(
+            sequence_length=self.manifest.sequence_length,
+            token_dtype=self.manifest.token_dtype,
+            max_segments=max((shard.max_segments for shard in self.shards), default=2),
+        )
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the split."""
+        return len(self.shards)
+
+    def num_shards_for(self, num_records: int) -> int:
+        """Returns how many shards, from the first on, hold the first num_records."""
+        return int(np.searchsorted(self._first, num_records))
 
     def _open_cache(self, directory: Directory) -> "StoreCache | None":
         """Returns the cache of a dataset on a store; files of a local one are read in place."""

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +116,18 @@ class StoreCache:
         self.budget_bytes = cache_bytes
         self._check_budget()
 
+    def extend(self, shards: Sequence[Shard]) -> None:
+        """Takes further shards of the split, a stream's as they are committed.
+
+        Raises:
+            ValueError: the budget is too small for them.
+        """
+        self._shards = (*self._shards, *shards)
+        self._check_budget()
+
     def _check_budget(self) -> None:
+        if not self._shards:
+            return
         largest = max(shard.bytes for shard in self._shards)
         entry = min(largest, 8 * UNIT_BYTES) if self._by_ranges else largest
         whole = sum(shard.bytes for shard in self._shards)

@@ -1,0 +1,85 @@
+"""A stream that tests let grow, commit by commit: real shards, a real log, on disk."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from shard_format import naming
+from shard_format.commit_log import Commit, ShardCommit, try_append
+from shard_format.manifest import Manifest, Shard
+from shard_format.storage import Directory
+from tests.loaders.conftest import Dataset, build_dataset
+
+
+class GrowingStream:
+    """A dataset directory with status "following"; record n starts with token n.
+
+    Args:
+        folder: of the test.
+        records: of each shard to come.
+        validation: places, among the shards, of those that belong to that split.
+        seed: of content and plan.
+        **options: of build_dataset.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        records: tuple[int, ...],
+        *,
+        validation: tuple[int, ...] = (),
+        seed: int = 0,
+        **options,
+    ) -> None:
+        self._whole = build_dataset(folder / "whole", records, seed=seed, **options)
+        self.path = folder / "stream"
+        self.directory = Directory(self.path)
+        shards = []
+        for place, shard in enumerate(self._whole.manifest.shards):
+            split = "validation" if place in validation else "train"
+            index = sum(s.split == split for s in shards)
+            shards.append(dataclasses.replace(shard, split=split, index=index))
+        self.shards: tuple[Shard, ...] = tuple(shards)
+        self.manifest: Manifest = dataclasses.replace(
+            self._whole.manifest,
+            status="following",
+            mode="stream",
+            options={"validation_fraction": 0.5 if validation else 0.0},
+            shards=(),
+        )
+        self._committed = self._commits = 0
+        self.directory.write(naming.MANIFEST, self.manifest.to_json())
+
+    def commit(self, count: int = 1) -> None:
+        """Publishes the next count shards in one commit; 0 commits none."""
+        fresh = self.shards[self._committed : self._committed + count]
+        for shard in fresh:
+            for name in (shard.file, naming.provenance_name(shard.file)):
+                target = self.directory.path(name)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(self._whole.path / name, target)
+        commit = Commit(
+            sequence=self._commits,
+            writer="test",
+            lane=0,
+            seconds=0.0,
+            time="",
+            shards=tuple(ShardCommit(shard=shard, report={}) for shard in fresh),
+        )
+        assert try_append(self.directory, commit)
+        self._committed += len(fresh)
+        self._commits += 1
+
+    def complete(self, **changes) -> None:
+        """Commits what is left and completes the manifest."""
+        if self._committed < len(self.shards):
+            self.commit(len(self.shards))
+        manifest = dataclasses.replace(
+            self.manifest, **{"status": "complete", "shards": self.shards} | changes
+        )
+        self.directory.write(naming.MANIFEST, manifest.to_json())
+
+    @property
+    def dataset(self) -> Dataset:
+        """What all shards to come hold, at the stream's path."""
+        return dataclasses.replace(self._whole, path=self.path)
