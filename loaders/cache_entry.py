@@ -111,20 +111,25 @@ class CacheEntry:
         return os.fstat(self._data).st_nlink == 0
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every unit is there."""
-        return bool(self.present.all())
+    def num_missing(self) -> int:
+        """Units that are not there."""
+        return self.num_units - int(np.count_nonzero(self.present))
 
     def missing(self, units: np.ndarray) -> np.ndarray:
         """Returns those of the units that are not there."""
         return units[self.present[units] == 0]
 
     def write(self, unit: int, data: memoryview) -> None:
-        """Puts consecutive units in, of which `unit` is the first."""
+        """Puts the bytes of consecutive units in place, of which `unit` is the first."""
         done = 0
         while done < len(data):
             done += os.pwrite(self._data, data[done:], unit * UNIT_BYTES + done)
-        self.present[unit : unit + -(-len(data) // UNIT_BYTES)] = 1
+
+    def announce(self, units: range) -> None:
+        """Says that units are there, and takes them from those that are being fetched."""
+        self.present[units.start : units.stop] = 1
+        for unit in units:
+            self.pending.pop(unit, None)
 
     def forget(self) -> None:
         """Declares every unit missing."""

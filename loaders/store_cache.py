@@ -210,21 +210,26 @@ class StoreCache:
     def _fetch(self, entry: CacheEntry, unit: int, count: int) -> None:
         begin = unit * UNIT_BYTES
         end = min(begin + count * UNIT_BYTES, entry.shard.bytes)
+        units = range(unit, unit + count)
         try:
             self._make_room(end - begin)
             data, size = self._directory.read_part(entry.shard.file, begin, end)
             if size != entry.shard.bytes:
                 raise ValueError(self._wrong(entry.shard, f"{size} bytes"))
             entry.write(unit, data)
+            with self._lock:
+                self.bytes_fetched += end - begin
+            with entry.lock:
+                if len(entry.pending) > count or entry.num_missing > count:
+                    entry.announce(units)
+                    return
+            self._verify(entry)  # these units make it whole: who waits for them waits for this
+            with entry.lock:
+                entry.announce(units)
         finally:
             with entry.lock:
-                for i in range(unit, unit + count):
+                for i in units:
                     entry.pending.pop(i, None)
-                is_last = not entry.pending and entry.is_complete
-        with self._lock:
-            self.bytes_fetched += end - begin
-        if is_last:
-            self._verify(entry)
 
     def _verify(self, entry: CacheEntry) -> None:
         """Compares a shard that has become whole with the manifest."""
@@ -310,16 +315,17 @@ class CachedShard:
             ValueError: the shard isn't the manifest's.
             shard_format.store_client.StoreError: the store failed for too long.
         """
-        self._fetch(self._cache.units_of(self._shard, indices))
         try:
+            self._fetch(self._cache.units_of(self._shard, indices))
             return self._opened().read_at(indices)
         except (RuntimeError, ValueError) as error:
             if self._cache.is_verified(self._shard):
                 raise
             _log.warning("%s; fetching the shard anew.", error)
-        # A local disk may lose what it was given (a crash of the machine, a full disk).
+        # A byte changed on the way, or the disk lost what it was given when the machine crashed.
         self._entry.forget()
-        self._close_file()
+        with self._lock:
+            self._file = None  # not closed: other threads may be reading
         self.fetch_all()
         return self._opened().read_at(indices)
 
@@ -339,12 +345,9 @@ class CachedShard:
                 self._file = self._open_file(self._entry.path, self._shard)
             return self._file
 
-    def _close_file(self) -> None:
+    def close(self) -> None:
+        """Closes the local copy, while nobody reads; may be called again."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
             file.close()
-
-    def close(self) -> None:
-        """Closes the local copy; may be called again."""
-        self._close_file()

@@ -12,6 +12,7 @@ stream_engine instead, the same functions with the buffer in keyed state.
     publisher       shard → commit, one at a time
 """
 
+import math
 import queue
 import threading
 import time
@@ -179,6 +180,7 @@ class _Reader:
         self._executor = executor
         self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(_QUEUED_BLOCKS)
         self._closed = threading.Event()
+        self._stopping, self._looked = False, -math.inf
         self._thread = threading.Thread(target=self._run, name="read-stream", daemon=True)
         self.num_partitions = 0
 
@@ -268,7 +270,11 @@ class _Reader:
                     yield partition
 
     def _is_stopping(self) -> bool:
-        return self._closed.is_set() or self._plan.is_stopping
+        """Looks for the plan's stop file, which may be on a store, now and then only."""
+        now = time.monotonic()
+        if not self._stopping and now - self._looked > _STOP_POLL_SECS:
+            self._looked, self._stopping = now, self._plan.is_stopping
+        return self._closed.is_set() or self._stopping
 
     def _sleep(self, secs: float) -> None:
         until = time.monotonic() + secs

@@ -329,3 +329,16 @@ def test_a_stream_that_ends_before_a_batch_is_refused(tmp_path: Path) -> None:
         stream.complete()
         with pytest.raises(ValueError, match="has 5 sequences, expected at least one batch of 8"):
             next(loader)
+
+
+def test_a_stream_on_a_store_gives_the_batches_of_a_local_one(gs_root: str, tmp_path: Path) -> None:
+    found = {}
+    for root in (None, gs_root):
+        stream = GrowingStream(tmp_path / str(root is None), SHARDS, root=root)
+        stream.commit(4)
+        with follow(stream, cache_dir=tmp_path / "cache") as loader:
+            batches = [next(loader)]
+            stream.complete()
+            batches += list(loader)
+        found[root] = firsts(batches)
+    np.testing.assert_array_equal(found[gs_root], found[None])
