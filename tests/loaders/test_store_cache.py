@@ -274,6 +274,15 @@ def test_processes_share_a_cache_and_killed_ones_leave_nothing_held(
     assert found == {hashlib.sha256(expected.tobytes()).hexdigest() + "\n"}
 
 
+def test_a_stranger_in_an_entrys_place_is_left_and_named(tmp_path: Path, large: Dataset) -> None:
+    shard = large.manifest.shards[0]
+    (tmp_path / shard.sha256).mkdir()
+    (tmp_path / shard.sha256 / "map").write_text("not ours")
+    with pytest.raises(FileExistsError, match=f"{shard.sha256}: expected an entry of the cache"):
+        CacheEntry(tmp_path, shard)
+    assert (tmp_path / shard.sha256 / "map").read_text() == "not ours"
+
+
 def test_leftovers_of_killed_processes_go_after_an_hour(
     gs_root: str, tmp_path: Path, large: Dataset
 ) -> None:
