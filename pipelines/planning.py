@@ -83,10 +83,10 @@ def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, A
     stream = options.stream
     if stream.epochs != 1 and common["shuffle_via"] == "engine":
         raise ValueError(
-            f"--epochs is {stream.epochs} with --shuffle_via engine, expected 1: an engine reads in "
-            "no order, so passes would run into each other. Stream once and pass over the dataset "
-            "in training, Loader(..., epochs=N), in another order each time; or run on a local "
-            "runner."
+            f"--epochs is {stream.epochs} with --shuffle_via engine, expected 1: an engine reads "
+            "in no order, so passes would run into each other. Stream once and pass over the "
+            "dataset in training, Loader(..., epochs=N), in another order each time; or run on a "
+            "local runner."
         )
     if stream.follow_source:
         # The commit and the files are the log's to tell, one after another as they join.
