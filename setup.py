@@ -6,8 +6,8 @@ from setuptools import setup
 
 # The loader alone: what a trainer installs.
 LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19"]
-PIPELINE = [
-    "apache-beam>=2.77",
+# What `loaders.stream` reads the Hub with.
+HUB = [
     "datasets>=5.0",
     "transformers>=5.0",
     "tokenizers>=0.22",
@@ -15,9 +15,19 @@ PIPELINE = [
     "awkward>=2.8",
     "fsspec[http]>=2024.6",
     "zstandard>=0.23",
-    "tqdm>=4.66",
 ]
-TEST = ["pytest>=8", "grain>=0.2.18", "orbax-checkpoint>=0.11"]
+PIPELINE = ["apache-beam>=2.77", *HUB, "tqdm>=4.66"]
+# gs:// and s3://, for the loader as for the pipeline; without it both stay on local disks.
+STORES = ["obstore>=0.10"]
+TEST = [
+    "pytest>=8",
+    "grain>=0.2.18",
+    "orbax-checkpoint>=0.11",
+    *STORES,
+    "moto[s3]>=5.1",  # s3:// on loopback; its own extra [server] drags in every service
+    "flask>=3",
+    "flask-cors>=5",
+]
 
 setup(
     name="shardstream",
@@ -27,11 +37,22 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["loaders", "pipelines", "shard_format", "sources", "tokens", "transforms"],
+    packages=[
+        "loaders",
+        "loaders.hub",
+        "pipelines",
+        "shard_format",
+        "sources",
+        "tokens",
+        "transforms",
+    ],
     install_requires=LOADER,
     extras_require={
+        "hub": HUB,
         "pipeline": PIPELINE,
-        "gcp": ["apache-beam[gcp]>=2.77"],
+        "stores": STORES,
+        "gcp": [*STORES, "apache-beam[gcp]>=2.77"],
+        "aws": [*STORES, "boto3>=1.34"],  # boto3 for profiles in ~/.aws alone
         "test": TEST,
         "dev": ["ruff>=0.14", "pyright>=1.1.400"],
         "bench": ["psutil>=6", "selectolax>=0.3.21"],

@@ -1,15 +1,23 @@
 """The loaders we measure ourselves against, each on its own format of the same sequences.
 
+    python -m benchmarks.loader_peers --write --data DIR      # DIR/sequences.npy in their formats
+
 Every function returns an iterator of shuffled host batches; what it yields is whatever the peer
-gives its users, so no peer pays for a conversion. The caller leaves out peers not installed.
+gives its users, so no peer pays for a conversion. Needs an environment of its own with `pip install
+grain array_record litdata mosaicml-streaming`, since PyTorch comes with the last two.
 """
 
-from collections.abc import Callable, Iterator
+import argparse
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.loader_race import Contenders, serve
 from shard_format.manifest import read_manifest
 from shard_format.storage import Directory
 
@@ -33,6 +41,7 @@ def grain_batches(
         return block[:, : layout.tokens_bytes].view(dtype)
 
     data = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(paths)).seed(7).shuffle()
+    data = data.repeat()
     if batched:
         data = data.batch(batch_size, drop_remainder=True, batch_fn=decode_batch)
     else:
@@ -54,7 +63,7 @@ GRAIN_SETTINGS = [
 
 
 def write_litdata(sequences: np.ndarray, root: Path) -> None:
-    """Writes LitData's token format, read in place by its TokensLoader."""
+    """Writes LitData's token format, int32 as models take them, read in place by TokensLoader."""
     import torch
     from litdata.streaming.item_loader import TokensLoader
     from litdata.streaming.writer import BinaryWriter
@@ -108,32 +117,64 @@ def _stack(items: list[dict[str, np.ndarray]]) -> np.ndarray:
     return np.stack([item["tokens"] for item in items])
 
 
-def contenders(
-    root: Path, batch_size: int, length: int
-) -> dict[str, list[tuple[str, Callable[[], Iterator[Any]]]]]:
-    """Returns, by peer, (setting, function) of every setting in its sweep."""
-    return {
+PEERS = {"grain": "grain", "litdata": "litdata", "mosaicml": "streaming"}
+
+
+def contenders(arguments: argparse.Namespace) -> Contenders:
+    """Returns, by peer that is installed, (setting, function) of every setting in its sweep."""
+    root, batch_size, length = arguments.data, arguments.batch_size, arguments.length
+
+    def tokens(batches: Iterator[Any]) -> Iterator[int]:
+        return (batch_size * length for _ in batches)
+
+    found: Contenders = {
         "grain": [
-            (str(s), lambda s=s: grain_batches(root / "ours", batch_size, **s))
+            (
+                ", ".join(f"{name}={value}" for name, value in s.items()),
+                lambda s=s: tokens(grain_batches(root / "ours", batch_size, **s)),
+            )
             for s in GRAIN_SETTINGS
         ],
         "litdata": [
             (
                 f"workers={workers}",
-                lambda workers=workers: litdata_batches(
-                    root / "litdata", batch_size, workers=workers, length=length
+                lambda workers=workers: tokens(
+                    litdata_batches(root / "litdata", batch_size, workers=workers, length=length)
                 ),
             )
             for workers in (0, 1, 2)
         ],
         "mosaicml": [
             (
-                f"workers={workers} {algorithm}",
-                lambda workers=workers, algorithm=algorithm: mosaic_batches(
-                    root / "mosaic", batch_size, workers=workers, algorithm=algorithm
+                f"workers={workers}, {algorithm}",
+                lambda workers=workers, algorithm=algorithm: tokens(
+                    mosaic_batches(
+                        root / "mosaicml", batch_size, workers=workers, algorithm=algorithm
+                    )
                 ),
             )
-            for workers in (0, 2)
-            for algorithm in ("py1e", "py1s")
+            for workers in (0, 1, 2)
+            for algorithm in ("py1e", "py1s", "py1br")
         ],
     }
+    return {name: settings for name, settings in found.items() if _is_installed(name)}
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(PEERS[name]) is not None
+
+
+def write_all(data: Path) -> None:
+    """Writes the sequences in the formats of the peers installed, unless they are there."""
+    sequences = np.load(data / "sequences.npy")
+    for name, write in (("litdata", write_litdata), ("mosaicml", write_mosaic)):
+        if _is_installed(name) and not (data / name / "index.json").exists():
+            shutil.rmtree(data / name, ignore_errors=True)
+            write(sequences, data / name)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--write"]:
+        write_all(Path(sys.argv[-1]))
+    else:
+        serve(contenders)

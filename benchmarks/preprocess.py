@@ -26,7 +26,7 @@ from benchmarks.datatrove_peer import ProcessTreeMeter, report
 
 def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequence[str]) -> str:
     """Builds the dataset in this process; returns the line of JSON that every peer prints."""
-    # Imports are no part of the time, those that libraries put off included; the peer does likewise.
+    # Imports are no part of the time, those that libraries put off included; likewise for the peer.
     import awkward  # noqa: F401
     import gigatoken  # noqa: F401
     from transformers import AutoTokenizer  # noqa: F401

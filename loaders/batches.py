@@ -111,8 +111,9 @@ class Batches:
                     break
                 self._made.extend(_split(arrays, count))
             self._placed.append(self._delivery.deliver(self._made.popleft()))
-        if not self._placed:  # a stream that is followed has just ended
+        if not self._placed:  # the end, where nobody knew it before
             self._stop()
+            self._end = self._step
             raise StopIteration
         self._step += 1
         return self._placed.popleft()
@@ -227,7 +228,7 @@ class Batches:
             self._fields,
             rows.tokens,
             rows.lengths,
-            pad_id=part.manifest.pad_id,
+            pad_id=part.pad_id,
             pad_side=part.pad_side,
         )
 
@@ -261,7 +262,7 @@ class _Maker:
         part = batches._parts[0]
         self.fields, self.prepare = batches._fields, batches._delivery.prepare
         self.depth = batches._read.prefetch
-        self.pad = {"pad_id": part.manifest.pad_id, "pad_side": part.pad_side}
+        self.pad = {"pad_id": part.pad_id, "pad_side": part.pad_side}
 
 
 def _items(

@@ -185,6 +185,7 @@ class _EpochRows:
                     lane = np.searchsorted(self._lanes, read.lanes)[:, None]
                     places = np.arange(read.arrival, read.arrival + read.per_lane) % self._ring
                     self._row_of[lane, places] = mine.reshape(-1, read.per_lane)
+                    self._source.shards.expect_range(read.begin, count)
                     future = self._source.executor.submit(
                         self._source.shards.read_range, read.begin, count, self._buffer.rows, mine
                     )

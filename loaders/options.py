@@ -1,6 +1,9 @@
 """What a loader is asked for, checked when it is built."""
 
 import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from loaders.fields import resolve_fields
 
@@ -38,13 +41,13 @@ class OrderOptions:
     follow: bool = False
 
     def __post_init__(self) -> None:
-        _check_positive("batch_size", self.batch_size)
+        check_positive("batch_size", self.batch_size)
         if self.shuffle not in SHUFFLES:
             raise ValueError(f"shuffle is {self.shuffle!r}, expected one of {', '.join(SHUFFLES)}")
         if self.buffer_size is not None:
-            _check_positive("buffer_size", self.buffer_size)
+            check_positive("buffer_size", self.buffer_size)
         if self.epochs is not None:
-            _check_positive("epochs", self.epochs)
+            check_positive("epochs", self.epochs)
         if self.follow and self.epochs != 1:
             raise ValueError(
                 f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
@@ -81,6 +84,10 @@ class ReadOptions:
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
         bad_record_budget: different bad records to stand before raising all the same.
         stall_secs: a wait for data longer than this is logged with its cause.
+        cache_dir: where shards of a store (gs://, s3://) are kept, shared by all processes of a
+            host; None for ~/.cache/shardstream.
+        cache_bytes: that the cache may take; None for half of what is free there.
+        store_requests: to a store at the same time.
         follow_timeout_secs: how long follow=True waits for the next commit before it raises.
     """
 
@@ -91,11 +98,16 @@ class ReadOptions:
     on_bad_record: str = "raise"
     bad_record_budget: int = 100
     stall_secs: float = 5.0
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int | None = None
+    store_requests: int = 16
     follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("read_threads", "prefetch", "max_open_shards"):
-            _check_positive(name, getattr(self, name))
+        for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
+            check_positive(name, getattr(self, name))
+        if self.cache_bytes is not None:
+            check_positive("cache_bytes", self.cache_bytes)
         if self.verify not in VERIFICATIONS:
             raise ValueError(f"verify is {self.verify!r}, expected one of {VERIFICATIONS}")
         if self.on_bad_record not in BAD_RECORD_POLICIES:
@@ -130,7 +142,8 @@ class BatchOptions:
             raise ValueError(f"output is {self.output!r}, expected 'jax' or 'numpy'")
 
 
-def _check_positive(name: str, value: int) -> None:
+def check_positive(name: str, value: int) -> None:
+    """Raises ValueError where an option isn't an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
 
@@ -141,19 +154,32 @@ def split_options(options: dict) -> tuple[OrderOptions, ReadOptions, BatchOption
     Raises:
         TypeError: an unknown name; the message lists those there are.
     """
+    order, read, batch = divide(options, (OrderOptions, ReadOptions, BatchOptions))
+    return order, read, batch
+
+
+def divide(
+    options: Mapping[str, Any], kinds: Sequence[type], *, extra: Sequence[str] = ()
+) -> list[Any]:
+    """Returns one instance of each dataclass, made of the options that bear its fields' names.
+
+    Args:
+        options: keyword arguments; a name goes to the first kind that has it.
+        kinds: frozen dataclasses.
+        extra: names that the caller took out before, for the message.
+
+    Raises:
+        TypeError: an unknown name; the message lists those there are.
+    """
     parts = []
     rest = dict(options)
-    for kind in (OrderOptions, ReadOptions, BatchOptions):
+    for kind in kinds:
         names = {field.name for field in dataclasses.fields(kind)} & set(rest)
         parts.append((kind, {name: rest.pop(name) for name in names}))
     if rest:
-        known = [
-            field.name
-            for kind in (OrderOptions, ReadOptions, BatchOptions)
-            for field in dataclasses.fields(kind)
-        ]
+        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
         raise TypeError(
-            f"unknown loader option {', '.join(sorted(rest))}; options are {', '.join(known)}"
+            f"unknown loader option {', '.join(sorted(rest))}; options are "
+            f"{', '.join(dict.fromkeys([*known, *extra]))}"
         )
-    order, read, batch = (kind(**arguments) for kind, arguments in parts)
-    return order, read, batch
+    return [kind(**arguments) for kind, arguments in parts]

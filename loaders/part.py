@@ -73,6 +73,11 @@ class Part:
         return None if epochs is None else epochs * self.steps_per_epoch
 
     @property
+    def pad_id(self) -> int:
+        """What padding is filled with."""
+        return self.manifest.pad_id
+
+    @property
     def pad_side(self) -> str:
         """Where padding stands in a record."""
         return self.manifest.packing.get("pad_side", "right")

@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from shard_format.manifest import Manifest, Shard
 from shard_format.record import RecordLayout, decode_records
 from shard_format.shard_file import ShardFile, digest_of
 from shard_format.storage import Directory
+
+if TYPE_CHECKING:
+    from loaders.store_cache import CachedShard, StoreCache
 
 
 class _RandomShardFile(ShardFile):
@@ -42,7 +46,7 @@ class _RandomShardFile(ShardFile):
 @dataclasses.dataclass
 class _Open:
     lock: threading.Lock
-    file: _RandomShardFile | None = None
+    file: "_RandomShardFile | CachedShard | None" = None
     users: int = 0
 
 
@@ -94,16 +98,21 @@ class ShardSet:
         self.bad = BadRecords(options.on_bad_record, options.bad_record_budget)
         self.bytes_read = 0
         self._options = options
-        self._max_open = min(options.max_open_shards, max(1, _file_limit() // 2))
+        self.shards: tuple[Shard, ...] = ()
+        self._cache = self._open_cache(directory)
+        files_a_shard = 1 if self._cache is None else 3
+        self._max_open = min(options.max_open_shards, max(1, _file_limit() // 2 // files_a_shard))
+        self._evictions = 0
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._verified: set[int] = set()
         self._lock = threading.Lock()
         self._reading: dict[int, str] = {}
-        self.shards: tuple[Shard, ...] = ()
         self.extend(shards)
 
     def extend(self, shards: Sequence[Shard]) -> None:
         """Adds shards behind the others; reads of those may go on meanwhile."""
+        if self._cache is not None:
+            self._cache.extend(shards)
         self.shards = (*self.shards, *shards)
         # Replaced in this order: a reader never finds a record whose shard it doesn't know.
         self._first = np.cumsum([0, *(shard.records for shard in self.shards)])
@@ -121,6 +130,21 @@ class ShardSet:
     def num_shards_for(self, num_records: int) -> int:
         """Returns how many shards, from the first on, hold the first num_records."""
         return int(np.searchsorted(self._first, num_records))
+
+    def _open_cache(self, directory: Directory) -> "StoreCache | None":
+        """Returns the cache of a dataset on a store; files of a local one are read in place."""
+        if directory.local_path("") is not None:
+            return None
+        from loaders.store_cache import StoreCache
+
+        return StoreCache(
+            directory,
+            self.manifest,
+            self.shards,
+            cache_dir=self._options.cache_dir,
+            cache_bytes=self._options.cache_bytes,
+            num_requests=self._options.store_requests,
+        )
 
     @property
     def num_records(self) -> int:
@@ -140,6 +164,23 @@ class ShardSet:
         """Returns int64 arrays (shard, record inside it) of records of the split."""
         shard = np.searchsorted(self._first, records, side="right") - 1
         return shard, records - self._first[shard]
+
+    def expect_range(self, begin: int, count: int) -> None:
+        """Begins to fetch what read_range of the same records will read, from a store."""
+        if self._cache is None:
+            return
+        done = 0
+        while done < count:
+            shard, index = self.locate(np.array((begin + done) % self.num_records))
+            end = min(int(index) + count - done, self.shards[int(shard)].records)
+            self._cache.expect(self.shards[int(shard)], np.arange(int(index), end))
+            done += end - int(index)
+
+    def expect_part(self, records: np.ndarray) -> None:
+        """Begins to fetch what read_part of the same records will read, from a store."""
+        if self._cache is not None and records[0] != PADDING:
+            shard, index = self.locate(records)
+            self._cache.expect(self.shards[int(shard[0])], index)
 
     def read_range(self, begin: int, count: int, into: Rows, rows: np.ndarray) -> None:
         """Reads count records from begin on into rows; goes on at record 0 past the split's end."""
@@ -201,7 +242,7 @@ class ShardSet:
         return list(self._reading.copy().values())
 
     @contextmanager
-    def _lease(self, shard: int) -> Iterator[_RandomShardFile]:
+    def _lease(self, shard: int) -> "Iterator[_RandomShardFile | CachedShard]":
         """Yields an open shard that isn't closed meanwhile."""
         with self._lock:
             entry = self._open.setdefault(shard, _Open(threading.Lock()))
@@ -215,18 +256,16 @@ class ShardSet:
         finally:
             with self._lock:
                 entry.users -= 1
-                idle = (i for i, e in self._open.items() if e.users == 0)
-                excess = len(self._open) - self._max_open
-                closing = [
-                    self._open.pop(i) for _, i in zip(range(excess), list(idle), strict=False)
-                ]
+                closing = [self._open.pop(i) for i in self._surplus()]
             for old in closing:
                 if old.file is not None:
                     old.file.close()
 
-    def _open_shard(self, shard: Shard) -> _RandomShardFile:
+    def _open_shard(self, shard: Shard) -> "_RandomShardFile | CachedShard":
+        if self._cache is not None:
+            return self._cache.open(shard, self._open_file, verify=self._options.verify == "sha256")
         size = self.directory.size(shard.file)
-        path = self.directory.path(shard.file)
+        path = self.directory.where(shard.file)
         if size != shard.bytes:
             found = "there is no such file" if size is None else f"the file has {size}"
             raise ValueError(
@@ -241,11 +280,29 @@ class ShardSet:
                     "shard is damaged or of another run: fetch it again or rebuild the dataset."
                 )
             self._verified.add(shard.index)
+        return self._open_file(path, shard)
+
+    def _open_file(self, path: str, shard: Shard) -> _RandomShardFile:
         record_bytes = self.manifest.layout(shard).record_bytes
         return _RandomShardFile(path, record_bytes=record_bytes, num_records=shard.records)
 
+    def _surplus(self) -> list[int]:
+        """Returns idle shards to close: too many, or evicted copies that still take room."""
+        excess = max(0, len(self._open) - self._max_open)
+        evictions = 0 if self._cache is None else self._cache.evictions
+        if not excess and evictions == self._evictions:
+            return []
+        idle = [i for i, entry in self._open.items() if entry.users == 0]
+        if evictions == self._evictions:
+            return idle[:excess]
+        self._evictions = evictions
+        files = [(i, self._open[i].file) for i in idle[excess:]]
+        return idle[:excess] + [i for i, file in files if file is not None and file.is_evicted]  # type: ignore[union-attr]
+
     def close(self) -> None:
         """Closes all files; the next read opens them again."""
+        if self._cache is not None:
+            self._cache.close()
         with self._lock:
             entries = list(self._open.values())
             self._open.clear()

@@ -27,7 +27,7 @@ def prepare_output(plan: BuildPlan, *, overwrite: bool) -> OutputState:
             directory.remove(name)
     manifest = find_manifest(directory)
     if manifest is None:
-        strangers = [name for name in directory.list() if name.endswith(".array_record")]
+        strangers = [name for name in directory.list(recursive=False) if _is_shard(name)]
         if strangers:
             raise ValueError(
                 f"--output {directory}: has shards ({strangers[0]}, ...) but no {naming.MANIFEST}. "
@@ -56,10 +56,9 @@ def remove_work(plan: BuildPlan) -> None:
 
 def _dataset_files(plan: BuildPlan) -> list[str]:
     """Returns what a dataset consists of; anything else in the directory is the user's."""
-    shards = [n for n in plan.directory.list() if n.endswith(".array_record") and "/" not in n]
     return [
         naming.MANIFEST,
-        *shards,
+        *filter(_is_shard, plan.directory.list(recursive=False)),
         naming.CARD,
         naming.PROVENANCE_DIRECTORY,
         naming.DEAD_LETTERS_DIRECTORY,
@@ -67,6 +66,10 @@ def _dataset_files(plan: BuildPlan) -> list[str]:
         naming.TOKENIZER_DIRECTORY,
         naming.WORK_DIRECTORY,
     ]
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".array_record")
 
 
 def _first_difference(ours: object, theirs: object) -> str:

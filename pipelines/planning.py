@@ -115,19 +115,14 @@ def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, A
 
 
 def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
-    """Returns what the plan keeps of a tokenizer.
-
-    Padding takes the tokenizer's own id, else EOS (as GPT-2's users do), else 0: masks come from
-    lengths, so the id only has to be valid.
-    """
-    fallback = tokenizer.eos_id if tokenizer.eos_id is not None else 0
+    """Returns what the plan keeps of a tokenizer."""
     return TokenizerFacts(
         fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         token_dtype=token_dtype_for(tokenizer.vocab_size),
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else fallback,
+        pad_id=tokenizer.fill_id,
     )
 
 

@@ -40,7 +40,8 @@ def preprocess(options: PreprocessOptions) -> Manifest:
         print(f"{plan.directory}: goes on with an interrupted build of the same plan", flush=True)
     started = time.monotonic()
     tokenizer = open_tokenizer(plan.tokenizer)
-    tokenizer.save(plan.directory.path(naming.TOKENIZER_DIRECTORY))
+    with plan.directory.publishing_folder(naming.TOKENIZER_DIRECTORY) as folder:
+        tokenizer.save(folder)
     if isinstance(plan, StreamPlan):
         runner = run_stream(plan, options.beam_args, progress=options.work.progress)
     else:

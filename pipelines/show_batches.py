@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from transformers import AutoTokenizer
 
     directory = Directory(flags.directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory.path(naming.TOKENIZER_DIRECTORY))
+    with directory.fetching(naming.TOKENIZER_DIRECTORY) as folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     with loader:
         for step, batch in zip(range(flags.num_batches), loader, strict=False):
             fields = ", ".join(f"{k} jnp.{v.dtype}{list(v.shape)}" for k, v in batch.items())

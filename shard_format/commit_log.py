@@ -143,11 +143,10 @@ def read_commits(directory: Directory, start: int = 0) -> Iterator[Commit]:
     sequence = start
     while True:
         name = naming.commit_name(sequence)
-        try:
-            data = directory.read(name)
-        except FileNotFoundError:
+        data = directory.find(name)
+        if data is None:
             return
-        yield Commit.from_json(data, where=str(directory.path(name)))
+        yield Commit.from_json(data, where=directory.where(name))
         sequence += 1
 
 

@@ -42,7 +42,9 @@ def write_provenance(directory: Directory, shard: str, table: pa.Table) -> None:
 
 def read_provenance(directory: Directory, shard: str) -> pa.Table:
     """Returns the provenance of a shard, with SCHEMA."""
-    return pq.read_table(directory.path(naming.provenance_name(shard)), schema=SCHEMA)
+    name = naming.provenance_name(shard)
+    path = directory.local_path(name)
+    return pq.read_table(path or pa.BufferReader(directory.read(name)), schema=SCHEMA)
 
 
 def segments_of_records(table: pa.Table, begin: int, end: int) -> pa.Table:

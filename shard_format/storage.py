@@ -1,129 +1,126 @@
 """Where a dataset directory lives: the few operations everything else is written in terms of.
 
-A file becomes visible whole or not at all: it is written under a private name and published by one
-atomic step. Two writers of the same name therefore leave one whole file, and since the bytes of
-every file here are a function of the plan, it doesn't matter whose. Local paths for now; a store
-needs the same seven verbs, with an object create in place of `os.replace`.
+A file becomes visible whole or not at all. Two writers of the same name therefore leave one whole
+file, and since the bytes of every file here are a function of the plan, it doesn't matter whose.
+Local and mounted paths keep this promise by a private name and `os.replace` (local_directory.py),
+stores (gs://, s3://) by an upload that makes its object in one step at its end
+(store_directory.py).
 """
 
+import abc
 import contextlib
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from shard_format import naming
 
 
-class Directory:
-    """A dataset directory on a local or mounted file system.
+class Directory(abc.ABC):
+    """A dataset directory: `Directory(root)` is of the kind that root asks for.
 
     Args:
-        root: path of the directory; made on the first write.
+        root: a path, made on the first write, or gs://bucket/prefix, s3://bucket/prefix.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
-        if "://" in text:
-            raise ValueError(
-                f"{text}: only local and mounted paths are supported so far, expected e.g. out/ or "
-                "/data/corpus. Mount the bucket, or write locally and copy."
-            )
-        self.root = Path(text).expanduser().absolute()
+    def __new__(cls, root: str | os.PathLike[str]) -> Self:
+        """Makes a directory of the kind that root asks for, as `pathlib.Path` does."""
+        return super().__new__(_kind_of(root) if cls is Directory else cls)  # type: ignore[arg-type]
 
-    def __str__(self) -> str:
-        return str(self.root)
+    @abc.abstractmethod
+    def __init__(self, root: str | os.PathLike[str]) -> None: ...
 
-    def path(self, name: str) -> Path:
-        """Returns the local path of a file, which need not exist."""
-        return self.root / name
+    @abc.abstractmethod
+    def where(self, name: str) -> str:
+        """Returns the full address of a file, for messages."""
 
-    def exists(self, name: str) -> bool:
-        """Says whether a published file (or a folder) of this name is there."""
-        return self.path(name).exists()
+    @abc.abstractmethod
+    def local_path(self, name: str) -> Path | None:
+        """Returns the path of a file, which need not exist; None where files are not local."""
 
+    @abc.abstractmethod
     def size(self, name: str) -> int | None:
         """Returns the bytes of a file, None where there is none."""
-        try:
-            return self.path(name).stat().st_size
-        except FileNotFoundError:
-            return None
 
-    def list(self, prefix: str = "") -> list[str]:
-        """Returns the sorted names of the files below a folder, private ones left out."""
-        top = self.path(prefix)
-        return sorted(
-            path.relative_to(self.root).as_posix()
-            for path in top.rglob("*")
-            if path.is_file() and not path.name.startswith(".")
-        )
+    @abc.abstractmethod
+    def list(self, prefix: str = "", *, recursive: bool = True) -> list[str]:
+        """Returns the sorted names of the files below a folder, private ones left out.
 
+        Args:
+            prefix: the folder, "" for the whole directory.
+            recursive: go into folders inside it.
+        """
+
+    @abc.abstractmethod
     def read(self, name: str) -> bytes:
-        """Returns the bytes of a file."""
-        return self.path(name).read_bytes()
+        """Returns the bytes of a file; FileNotFoundError where there is none."""
 
-    def write(self, name: str, data: bytes) -> None:
-        """Publishes data under name, atomically, in place of any earlier file."""
-        with self.publishing(name) as private:
-            private.write_bytes(data)
+    @abc.abstractmethod
+    def read_range(self, name: str, begin: int, end: int) -> memoryview:
+        """Returns bytes begin to end - 1 of a file; from a local disk mapped, not copied."""
 
+    @abc.abstractmethod
     def create(self, name: str, data: bytes) -> bool:
         """Publishes data under name, atomically, unless a file is there already.
+
+        Args:
+            name: of the file.
+            data: no two writers' alike. Where the answer of a store is lost, a file with these very
+                bytes is how the writer knows that it was the one.
 
         Returns:
             True for the one writer that made the file; False for all others, which changed nothing.
         """
-        target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.private")
-        try:
-            private.write_bytes(data)
-            _sync(private)
-            os.link(private, target)
-        except FileExistsError:
-            return False
-        finally:
-            private.unlink(missing_ok=True)
-        return True
 
-    @contextlib.contextmanager
-    def publishing(self, name: str, *, durable: bool = True) -> Iterator[Path]:
+    @abc.abstractmethod
+    def publishing(
+        self, name: str, *, durable: bool = True
+    ) -> contextlib.AbstractContextManager[Path]:
         """Yields a private local path; what is written there appears as `name` when the block ends.
 
         Args:
             name: inside the directory; folders are made.
             durable: flush to the disk first, so that the name survives a power cut with its
-            content;
-                False for temporary files, which a reader then has to check.
+                content; False for temporary files, which a reader then has to check. A store keeps
+                what it has acknowledged.
 
-        Guarantees: nothing appears, and the private file is gone, when the block raises. A process
-        killed inside leaves a private file behind that no reader lists; `remove_private` clears
-        them.
+        Guarantees: nothing appears, and the private file is gone, when the block raises.
         """
-        target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        private = target.with_name(f".{target.name}.{uuid.uuid4().hex}.private")
-        try:
-            yield private
-            if durable:
-                _sync(private)
-            private.replace(target)
-        finally:
-            private.unlink(missing_ok=True)
 
+    @abc.abstractmethod
+    def publishing_folder(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Yields a local folder whose files stand in the folder `name` when the block ends.
+
+        For a few small files that other libraries write; they appear one by one.
+        """
+
+    @abc.abstractmethod
+    def fetching(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Yields a local path of a file or folder: its own, or a copy that ends with the block."""
+
+    @abc.abstractmethod
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all below it; nothing happens where there is none."""
-        path = self.path(name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
+    @abc.abstractmethod
     def remove_private(self) -> None:
-        """Removes the private files that killed writers left; call it while nobody writes."""
-        for path in self.root.rglob(".*.private"):
-            path.unlink(missing_ok=True)
+        """Removes what killed writers left unpublished; call it while nobody writes."""
+
+    def exists(self, name: str) -> bool:
+        """Says whether a published file of this name is there."""
+        return self.size(name) is not None
+
+    def find(self, name: str) -> bytes | None:
+        """Returns the bytes of a file, None where there is none."""
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publishes data under name, atomically, in place of any earlier file."""
+        with self.publishing(name) as private:
+            private.write_bytes(data)
 
     def check_writable(self) -> None:
         """Raises OSError, with the cause, when files can't be made here."""
@@ -132,10 +129,11 @@ class Directory:
         self.remove(probe)
 
 
-def _sync(path: Path) -> None:
-    """Flushes a file to the disk, so that a name never outlives its content in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _kind_of(root: str | os.PathLike[str]) -> type[Directory]:
+    if "://" in os.fspath(root):
+        from shard_format.store_directory import StoreDirectory
+
+        return StoreDirectory
+    from shard_format.local_directory import LocalDirectory
+
+    return LocalDirectory

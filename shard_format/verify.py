@@ -7,6 +7,7 @@ verify_stream.)
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -54,10 +55,16 @@ def verify(directory: Directory) -> Iterator[str]:
 
 def verify_shard(directory: Directory, manifest: Manifest, shard: Shard) -> Iterator[str]:
     """Yields one line a problem of one shard."""
-    path = directory.path(shard.file)
-    if not path.exists():
+    if not directory.exists(shard.file):
         yield "the file is missing"
         return
+    with directory.fetching(shard.file) as path:
+        yield from _verify_file(path, directory, manifest, shard)
+
+
+def _verify_file(
+    path: Path, directory: Directory, manifest: Manifest, shard: Shard
+) -> Iterator[str]:
     digest = digest_of(path)
     if (digest.bytes, digest.sha256) != (shard.bytes, shard.sha256):
         yield (

@@ -3,3 +3,7 @@
 Shared by the pipeline's readers and the loader's direct stream, so neither Beam nor JAX is
 imported.
 """
+
+from sources.store_files import register
+
+register()  # before anything here opens a URL, in workers too

@@ -1,11 +1,13 @@
 """Small real data for every test: parquet files on disk, a trained tokenizer, no network."""
 
 import os
+from collections.abc import Callable, Iterator
 
 # Tests reach no hub but the loopback one, which subprocesses are pointed at; failing fast is kinder.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.sample import SampleFiles, build_sample
+from tests.store_servers import StoreServer
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +60,50 @@ def twelve_documents(tmp_path: Path) -> list[str]:
         pq.write_table(table, path, row_group_size=2)
         paths.append(str(path))
     return paths
+
+
+@pytest.fixture(scope="session")
+def store_servers() -> Iterator[Callable[[str], StoreServer]]:
+    """Starts the server of "gs" or "s3" when it is first asked for; one a session."""
+    servers: dict[str, StoreServer] = {}
+
+    def server_of(scheme: str) -> StoreServer:
+        if scheme not in servers:
+            servers[scheme] = StoreServer(scheme)
+        return servers[scheme]
+
+    yield server_of
+    for server in servers.values():
+        server.close()
+
+
+def _use_store(
+    scheme: str,
+    servers: Callable[[str], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> str:
+    server = servers(scheme)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server.root(f"{request.function.__name__}-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def gs_root(
+    store_servers: Callable[[str], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> str:
+    """An empty gs:// directory of this test's own, on a server that the environment names."""
+    return _use_store("gs", store_servers, monkeypatch, request)
+
+
+@pytest.fixture(params=["gs", "s3"])
+def store_root(
+    store_servers: Callable[[str], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> str:
+    """An empty directory on each kind of store, as `gs_root`."""
+    return _use_store(request.param, store_servers, monkeypatch, request)

@@ -21,7 +21,7 @@ needs_prism = pytest.mark.skipif(
 )
 
 
-def build(output: Path, *flags: object, runner: str = "FnApiRunner") -> Manifest:
+def build(output: Path | str, *flags: object, runner: str = "FnApiRunner") -> Manifest:
     """Builds a dataset in this process; returns its manifest."""
     argv = ["--output", str(output), "--runner", runner, "--no-progress", *map(str, flags)]
     return preprocess(parse_options(argv))

@@ -56,6 +56,19 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
+def as_binary(encoded: Encoded, token_dtype: np.dtype) -> pa.LargeBinaryArray:
+    """Gives each of n rows as its ids' little-endian bytes, large_binary[n].
+
+    Args:
+        encoded: n rows.
+        token_dtype: uint16 where every id fits, else uint32.
+    """
+    dtype = np.dtype(token_dtype).newbyteorder("<")
+    data = encoded.ids.astype(dtype, copy=False)
+    buffers = [None, pa.py_buffer(encoded.offsets * dtype.itemsize), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), encoded.num_rows, buffers)
+
+
 def from_lists(rows: Sequence[Sequence[int]]) -> Encoded:
     """Flattens lists of ids, the form the Hugging Face libraries give."""
     offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))

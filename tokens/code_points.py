@@ -1,9 +1,9 @@
 """Sets of Unicode code points, and a vectorised search of UTF-8 text for those outside a set.
 
 Invariant: `rows_outside` is exact. It reads Arrow's bytes in steps, each on what the one before
-left open: the largest byte of a window; first bytes that some character outside the set has; the
-first two bytes; the code point. Text in certified scripts so costs a few passes over bytes, none
-over characters.
+left open: bytes no smaller than any first byte of a character outside the set; the first two bytes;
+the code point. Text in certified scripts so costs one pass over bytes, none over characters. The
+steps are few and long on purpose: between them a thread needs Python's lock, and waits for it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 from tokens.engine import text_bytes, text_offsets
 
 NUM_CODE_POINTS = 0x110000
-# A window's temporaries stay in the processor's cache.
-_WINDOW_BYTES = 1 << 17
+# Bounds the temporaries: 8 bytes for each byte of text where a script's every byte is looked at.
+_WINDOW_BYTES = 1 << 20
 _SURROGATES = slice(0xD800, 0xE000)
 
 
@@ -39,8 +39,8 @@ class CodePointSet:
         members[_SURROGATES] = True
         self.members = members
         self._is_settled = _settled_pairs(members)
-        self._open_ranges = _ranges(~self._is_settled.reshape(256, 256).all(axis=1))
-        self._lowest_open = self._open_ranges[0][0] if self._open_ranges else 0x100
+        is_open = ~self._is_settled.reshape(256, 256).all(axis=1)
+        self._lowest_open = np.uint8(is_open.argmax())  # 0xF5 to 0xFF, not UTF-8, always are
 
     @classmethod
     def of(cls, code_points: np.ndarray) -> CodePointSet:
@@ -74,12 +74,7 @@ class CodePointSet:
         """Where characters outside the set begin in uint8[b]: arrays of int64[k]."""
         for start in range(0, len(data), _WINDOW_BYTES):
             window = data[start : start + _WINDOW_BYTES]
-            if window.max() < self._lowest_open:
-                continue
-            is_open = np.zeros(len(window), bool)
-            for lowest, highest in self._open_ranges:  # uint8 wraps, so one comparison does
-                is_open |= (window - lowest) <= highest - lowest
-            places = np.flatnonzero(is_open) + start
+            places = np.flatnonzero(window >= self._lowest_open) + start
             if len(places) == 0:
                 continue
             following = data[np.minimum(places + 1, len(data) - 1)]
@@ -125,13 +120,6 @@ def _settled_pairs(members: np.ndarray) -> np.ndarray:
     table[0xF0:0xF5, 0x80:0xC0] = padded.reshape(5, 64, 4096).all(axis=2)
     table[0xF5:] = False
     return table.reshape(-1)
-
-
-def _ranges(flags: np.ndarray) -> list[tuple[np.uint8, np.uint8]]:
-    """The runs of True in bool[256] as (first, last)."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    pairs = edges.reshape(-1, 2)
-    return [(np.uint8(first), np.uint8(end - 1)) for first, end in pairs]
 
 
 def _code_points_at(data: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -32,10 +32,14 @@ def canonical_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256, hex, of a tokenizer's definition and its special ids."""
+def fingerprint(tokenizer: PreTrainedTokenizerBase, content: str | None) -> str:
+    """sha256, hex, of a tokenizer's definition and its special ids.
+
+    Args:
+        tokenizer: as transformers opened it.
+        content: its canonical_json, which takes a tenth of a second to make.
+    """
     digest = hashlib.sha256()
-    content = canonical_json(tokenizer)
     if content is not None:
         _add(digest, "tokenizer.json", content.encode("utf-8", "surrogatepass"))
     else:

@@ -69,7 +69,8 @@ class Tokenizer:
     def __init__(self, options: TokenizerOptions, reference: PreTrainedTokenizerBase) -> None:
         self.options = options
         self.reference = reference
-        self.fingerprint: str = fingerprint(reference)
+        content = canonical_json(reference)
+        self.fingerprint: str = fingerprint(reference, content)
         self.vocab_size: int = max(reference.get_vocab().values()) + 1
         self.bos_id: int | None = reference.bos_token_id
         self.eos_id: int | None = reference.eos_token_id
@@ -80,9 +81,7 @@ class Tokenizer:
         definition = TransformersEngine(
             reference, split_special_tokens=options.split_special_tokens
         )
-        self.engine = select_engine(
-            options, definition, canonical_json(reference), self.fingerprint
-        )
+        self.engine = select_engine(options, definition, content, self.fingerprint)
         added = reference.added_tokens_decoder.values()
         self._special_texts = LiteralSearch([token.content for token in added if token.special])
         self._counts = EncodeCounts()
@@ -92,6 +91,15 @@ class Tokenizer:
     def token_dtype(self) -> type[np.uint16] | type[np.uint32]:
         """The smallest type that stores every id."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
+    @property
+    def fill_id(self) -> int:
+        """What padding is filled with: the pad id, else EOS (as GPT-2's users do), else 0.
+
+        Masks come from lengths, so the id only has to be valid.
+        """
+        fallback = self.eos_id if self.eos_id is not None else 0
+        return self.pad_id if self.pad_id is not None else fallback
 
     @property
     def engine_name(self) -> str:

@@ -155,8 +155,9 @@ def provenance_table(documents: pa.RecordBatch, pieces: Pieces) -> pa.Table:
 
 
 def _finished(directory: Directory, sidecar: str) -> dict[str, Any] | None:
-    if not directory.exists(sidecar):
+    content = directory.find(sidecar)
+    if content is None:
         return None
-    result = json.loads(directory.read(sidecar))
+    result = json.loads(content)
     shard = result["shard"]
     return result if directory.size(shard["file"]) == shard["bytes"] else None

@@ -114,7 +114,7 @@ def check_dead_letters(counts: dict[str, int], *, plan: BuildPlan) -> dict[str, 
         raise JobError(
             f"{dead} of {read} documents are dead letters ({reasons}), more than "
             f"--max_dead_letter_fraction {plan.max_dead_letter_fraction} allows. See "
-            f"{plan.directory.path(naming.DEAD_LETTERS_DIRECTORY)}; mend the source, choose "
+            f"{plan.directory.where(naming.DEAD_LETTERS_DIRECTORY)}; mend the source, choose "
             f"another "
             "--text_column, or raise the fraction."
         )

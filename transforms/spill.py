@@ -1,10 +1,11 @@
 """Blocks wait for their shard in temporary files; only references go through the runner's shuffle.
 
 Runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen) then
-hold a few bytes a block. A spill file is an Arrow IPC file with the record batches of each bucket
+hold a few bytes a block. A spill file is an Arrow IPC stream with the record batches of each bucket
 together, written whole under a name that the partition determines; a partition's marker, written
 last, lists them with the counts. A rerun finds the marker and passes the partition over: that is
-how a killed job goes on.
+how a killed job goes on. References are ranges of bytes, so that a bucket's piece is one ranged
+read wherever the file is.
 """
 
 import dataclasses
@@ -26,10 +27,11 @@ from transforms.tokenize_documents import PartitionDoFn
 # Tokens gathered before they are sorted by bucket and written: large enough that a bucket's piece
 # is worth a read, small beside a shard in memory.
 SPILL_BYTES = 48 << 20
+_NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
 
 class SpillReference(NamedTuple):
-    """Where a bucket's documents wait: batches of the spill file `name`, half-open."""
+    """Where a bucket's documents wait: bytes of the spill file `name`, half-open."""
 
     name: str
     begin: int
@@ -43,7 +45,7 @@ class SpillPartitions(PartitionDoFn):
         """Yields a reference for every bucket of every spill file."""
         plan = self._plan
         directory = plan.directory
-        marker = plan.work_name("partitions", f"{partition.name}.json")
+        marker = plan.work_name("spilled", f"{partition.name}.json")
         done = read_marker(directory, marker)
         if done is None:
             done = spill_partition(
@@ -100,33 +102,34 @@ def spill_partition(
 def write_spill(
     directory: Directory, name: str, pieces: dict[int, list[pa.RecordBatch]]
 ) -> dict[str, Any]:
-    """Publishes one spill file; returns its size and, for each bucket, its batches (half-open)."""
+    """Publishes one spill file; returns its size and, for each bucket, its bytes (half-open)."""
     buckets: dict[int, tuple[int, int]] = {}
-    end = 0
-    with (
-        directory.publishing(name, durable=False) as private,
-        pa.OSFile(str(private), "wb") as sink,
-        pa.ipc.new_file(sink, SCHEMA) as writer,
-    ):
-        for bucket, batches in sorted(pieces.items()):
-            for batch in batches:
-                writer.write_batch(batch)
-            begin, end = end, end + len(batches)
-            buckets[bucket] = begin, end
-    return {"bytes": directory.size(name), "buckets": buckets}
+    with directory.publishing(name, durable=False) as private:
+        with pa.OSFile(str(private), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+            writer.write_batch(_NOTHING)  # the schema goes before it
+            for bucket, batches in sorted(pieces.items()):
+                begin = sink.tell()
+                for batch in batches:
+                    writer.write_batch(batch)
+                buckets[bucket] = begin, sink.tell()
+        size = private.stat().st_size
+    return {"bytes": size, "buckets": buckets}
 
 
 def read_spill(directory: Directory, reference: SpillReference) -> list[pa.RecordBatch]:
-    """Returns the documents a reference points to, mapped from the file rather than copied."""
-    with pa.memory_map(str(directory.path(reference.name))) as source:
-        file = pa.ipc.open_file(source)
-        return [file.get_batch(index) for index in range(reference.begin, reference.end)]
+    """Returns the documents a reference points to; from a local disk mapped, not copied."""
+    source = pa.BufferReader(pa.py_buffer(directory.read_range(*reference)))
+    batches = []
+    while source.tell() < source.size():
+        batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA))
+    return batches
 
 
 def read_marker(directory: Directory, name: str) -> dict[str, Any] | None:
     """Returns a marker's content, None where the partition isn't done or its files aren't whole."""
-    if not directory.exists(name):
+    content = directory.find(name)
+    if content is None:
         return None
-    marker = json.loads(directory.read(name))
+    marker = json.loads(content)
     whole = all(directory.size(file) == entry["bytes"] for file, entry in marker["files"].items())
     return marker if whole else None

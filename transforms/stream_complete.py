@@ -86,8 +86,7 @@ def count_source(log: StreamLog) -> dict[str, int]:
 
 def count_lines(plan: StreamPlan, partition: str) -> int:
     """Returns the dead letters on file of a partition."""
-    name = naming.dead_letters_name(partition)
-    return plan.directory.read(name).count(b"\n") if plan.directory.exists(name) else 0
+    return (plan.directory.find(naming.dead_letters_name(partition)) or b"").count(b"\n")
 
 
 def describe_following(directory: Directory) -> dict[str, Any]:

@@ -6,6 +6,7 @@ which those without a commit are orphans. Nothing here depends on bundles, attem
 time.
 """
 
+import fnmatch
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -74,9 +75,9 @@ def remove_orphans(plan: StreamPlan, log: StreamLog) -> list[str]:
     directory = plan.directory
     committed = {entry.shard.file for entry in log.shards}
     orphans = [
-        path.name
-        for path in directory.root.glob("*-stream-*.array_record")
-        if path.name not in committed
+        name
+        for name in directory.list(recursive=False)
+        if fnmatch.fnmatch(name, "*-stream-*.array_record") and name not in committed
     ]
     for name in orphans:
         directory.remove(name)

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from shard_format.keys import document_keys
 from sources.read import DeadLetter, TextBlock
+from tokens.assemble import as_binary
+from tokens.encode_around import audited_rows, encode_around
 from tokens.engine import Encoded
 from tokens.tokenizer import Tokenizer
 
@@ -57,19 +58,11 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
     """Tokenizes one block; documents that the tokenizer can't take become dead letters."""
     dead = list(block.dead_letters)
     rows, texts = block.rows, block.texts
-    audit = _audited_rows(block.partition, rows, tokenizer, seed)
-    try:
-        encoded, encode_counts = tokenizer.encode_counted(texts, audit_rows=audit)
-    except Exception:  # any document may be the poison; find it, keep the rest
-        keep = np.ones(len(rows), bool)
-        for i in range(len(rows)):
-            try:
-                tokenizer.encode(texts[i : i + 1] if len(rows) > 1 else texts)
-            except Exception as error:
-                keep[i] = False
-                dead.append(_poison(block, i, error))
+    audit = audited_rows(tokenizer, seed=seed, partition=block.partition, rows=rows)
+    encoded, encode_counts, keep, errors = encode_around(tokenizer, texts, audit)
+    if errors:
+        dead += [_poison(block, i, error) for i, error in errors.items()]
         rows, texts = rows[keep], texts.filter(pa.array(keep))
-        encoded, encode_counts = tokenizer.encode_counted(texts, audit_rows=None)
     batch = to_batch(block.partition, rows, encoded, tokenizer.token_dtype)
     counts = Counter(
         documents_read=block.num_read,
@@ -92,12 +85,7 @@ def to_batch(
     partition: int, rows: np.ndarray, encoded: Encoded, token_dtype: type[np.integer]
 ) -> pa.RecordBatch:
     """Returns a record batch with SCHEMA of documents `rows` of file `partition`."""
-    dtype = np.dtype(token_dtype).newbyteorder("<")
-    data = encoded.ids.astype(dtype, copy=False)
-    offsets = encoded.offsets * dtype.itemsize
-    tokens = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    )
+    tokens = as_binary(encoded, np.dtype(token_dtype))
     partitions = pa.array(np.full(len(rows), partition, np.int32))
     return pa.RecordBatch.from_arrays([partitions, pa.array(rows), tokens], schema=SCHEMA)
 
@@ -108,16 +96,6 @@ def text_nbytes(texts: pa.LargeStringArray) -> int:
         return 0
     offsets = np.frombuffer(texts.buffers()[1], np.int64)
     return int(offsets[texts.offset + len(texts)] - offsets[texts.offset])
-
-
-def _audited_rows(
-    partition: int, rows: np.ndarray, tokenizer: Tokenizer, seed: int
-) -> np.ndarray | None:
-    """Returns bool[n], about one document in `audit_every`, chosen by key: the same in any run."""
-    every = tokenizer.options.audit_every
-    if every == 0 or len(rows) == 0:
-        return None
-    return document_keys(seed, partition, rows) % np.uint64(every) == 0
 
 
 def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:

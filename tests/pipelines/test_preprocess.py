@@ -236,3 +236,24 @@ def test_order_statistics_are_those_of_a_uniform_permutation(
     # Descents of a uniform permutation: mean (n - 1) / 2, variance (n + 1) / 12.
     descents = np.count_nonzero(np.diff(found) < 0)
     assert abs(descents - (n - 1) / 2) < 5 * np.sqrt((n + 1) / 12)
+
+
+@pytest.mark.slow
+def test_document_of_100_mb_among_small_ones(tmp_path: Path, tokenizer_directory: str) -> None:
+    line = "Naïve café: 12 tokens or so, then another line of it.\n"
+    texts = ["before", line * (100_000_000 // len(line.encode())), "after"]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "big.parquet")
+    flags = parquet_flags([str(tmp_path / "big.parquet")], tokenizer_directory)
+    out = tmp_path / "out"
+    manifest = build(out, *flags, "--num_shards", 1)
+    assert verify_main([str(out)]) == 0
+    ids = AutoTokenizer.from_pretrained(tokenizer_directory)(line)["input_ids"]
+    times = texts[1].count("\n")
+    tokens, lengths = read_records(out, manifest.shards[0])
+    assert manifest.totals["documents_written"] == 3
+    found = tokens[np.arange(tokens.shape[1]) < lengths.sum(axis=1)[:, None]]
+    # Records are permuted: which tokens there are is what a sum over the vocabulary can tell.
+    expected = np.bincount(ids, minlength=manifest.tokenizer["vocab_size"]) * times
+    small = AutoTokenizer.from_pretrained(tokenizer_directory)(["before", "after"])["input_ids"]
+    np.add.at(expected, [*small[0], *small[1], *[manifest.tokenizer["eos_id"]] * 3], 1)
+    assert np.array_equal(np.bincount(found, minlength=len(expected)), expected)

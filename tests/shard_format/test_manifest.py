@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,8 @@ GOLDEN = """{
  },
  "schema_version": 1,
  "shards": [
-  {"file": "train-00000-of-00001.array_record", "split": "train", "index": 0, "records": 3, \
-"documents": 2, "tokens": 11, "truncated_tokens": 0, "max_segments": 2, "bytes": 65536, \
-"sha256": "SHA"}
+  {"bytes":65536,"documents":2,"file":"train-00000-of-00001.array_record","index":0,\
+"max_segments":2,"records":3,"sha256":"SHA","split":"train","tokens":11,"truncated_tokens":0}
  ]
 }
 """.replace('SHA"', "ab" * 32 + '"')
@@ -124,6 +124,46 @@ def test_read_manifest_where_there_is_none(tmp_path: Path) -> None:
 def test_damaged_manifest_is_named(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=f"(?s)here.json: .*{message}"):
         Manifest.from_json(data, where="here.json")
+
+
+def test_manifest_written_again_by_another_tool_is_accepted_and_checked() -> None:
+    text = json.dumps(json.loads(MANIFEST.to_json()), indent=4)
+    assert Manifest.from_json(text.encode(), where="x") == MANIFEST
+    with pytest.raises(ValueError, match="was edited or is damaged"):
+        Manifest.from_json(text.replace('"records": 3', '"records": 4').encode(), where="x")
+
+
+@pytest.mark.parametrize("num_shards", [0, 1, 2, 50])
+def test_fingerprint_of_a_file_as_written_is_that_of_its_content(num_shards: int) -> None:
+    shards = tuple(
+        dataclasses.replace(SHARD, index=i, file=naming.shard_name("train", i, 50))
+        for i in range(num_shards)
+    )
+    # Keys around "shards" in the order of the alphabet, and text that JSON has to escape.
+    options = {"shards": [], "note": 'ä\n "shards": [\n  \u2028'}
+    manifest = dataclasses.replace(MANIFEST, shards=shards, options=options)
+    found = Manifest.from_json(manifest.to_json(), where="x")
+    assert found == manifest
+    # `replace` forgets what the file said, so this computes it from the content.
+    assert found.fingerprint == dataclasses.replace(found).fingerprint == manifest.fingerprint
+    assert found.to_json() == manifest.to_json()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"records":3', b'"records":4'),
+        (b'"sha256":"ab', b'"sha256":"ac'),
+        (b'"split":"train"', b'"split":"other"'),
+        (b'"pad_id": 0', b'"pad_id": 7'),
+        (b'"plan_fingerprint": "f', b'"plan_fingerprint": "e'),
+    ],
+)
+def test_any_edited_value_is_noticed(old: bytes, new: bytes) -> None:
+    data = MANIFEST.to_json()
+    assert data.count(old) == 1
+    with pytest.raises(ValueError, match="was edited or is damaged"):
+        Manifest.from_json(data.replace(old, new), where="x")
 
 
 def test_shards_of_names_the_splits_there_are() -> None:

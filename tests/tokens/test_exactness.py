@@ -101,7 +101,7 @@ def test_encode_twenty_megabyte_document_repeats_its_line(directory_of):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ("gpt2", "deepseek"))
+@pytest.mark.parametrize("name", ("gpt2", "deepseek", "minilm", "sentencepiece_bpe", "unigram"))
 def test_encode_hundred_thousand_documents_same_ids(directory_of, real_texts, name):
     rng = np.random.default_rng(0)
     words = "\n".join(real_texts).split(" ")

@@ -1,0 +1,78 @@
+"""Our loader, and the plain ArrayRecord read it is held against, as contenders of a race."""
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from benchmarks.loader_race import Contenders, serve
+from loaders import Loader
+from shard_format.manifest import read_manifest
+from shard_format.storage import Directory
+
+BUFFER_SIZE = 10_000
+SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)
+
+
+def sequential_read(root: Path, records_per_call: int) -> Iterator[int]:
+    """A plain read of the files in order, again and again; yields the tokens of each call.
+
+    1 record a call reads one by one, with ArrayRecord's own read-ahead.
+    """
+    manifest = read_manifest(Directory(root))
+    for shard in itertools.cycle(manifest.shards):
+        path = str(root / shard.file)
+        options = "" if records_per_call == 1 else "readahead_buffer_size:0"
+        reader = ArrayRecordReader(path, options)
+        for begin in range(0, shard.records, records_per_call):
+            end = min(begin + records_per_call, shard.records)
+            if records_per_call == 1:
+                reader.read()
+            else:
+                reader.read(begin, end)
+            yield (end - begin) * manifest.sequence_length
+        reader.close()
+
+
+def our_batches(root: Path, batch_size: int, **options: Any) -> Iterator[Any]:
+    """Our host batches, int32 as NumPy arrays, epoch after epoch."""
+    options = {"buffer_size": BUFFER_SIZE, "output": "numpy", "epochs": None} | options
+    with Loader(root, batch_size=batch_size, process_index=0, process_count=1, **options) as loader:
+        yield from loader
+
+
+def batch_tokens(root: Path, batch_size: int, **options: Any) -> Iterator[int]:
+    """The tokens of each of our batches."""
+    return (batch["tokens"].size for batch in our_batches(root, batch_size, **options))
+
+
+def contenders(arguments: argparse.Namespace) -> Contenders:
+    """Returns, by name, (setting, function) of every setting."""
+    root = arguments.data / "ours"
+    found: Contenders = {
+        "sequential read": [
+            (f"{count} records a call", lambda count=count: sequential_read(root, count))
+            for count in SEQUENTIAL_RANGES
+        ]
+    }
+    for shuffle in ("buffer", "global", "none"):
+        found[f"ours {shuffle}"] = [
+            (
+                f"read_threads={threads}",
+                lambda threads=threads, shuffle=shuffle: batch_tokens(
+                    root, arguments.batch_size, shuffle=shuffle, read_threads=threads
+                ),
+            )
+            for threads in (1, 2, 3)
+        ]
+    return found
+
+
+if __name__ == "__main__":
+    serve(contenders)

@@ -1,0 +1,224 @@
+"""A partition's documents from the network as tokens, each once, whatever the network does.
+
+A read that fails is taken up again behind the last document delivered; one that goes on failing
+raises with the file, the row and what was tried. Rows are read by `sources.read`, ids are made by
+`tokens`: the same code as the pipeline's.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loaders.hub.cache import TokenBlock
+from loaders.hub.catalog import RowGroups
+from loaders.hub.options import FetchOptions
+from loaders.hub.retry import is_transient, wait_secs
+
+if TYPE_CHECKING:
+    from sources.partitions import Partition
+    from sources.read import TextBlock
+    from sources.resolve import ReadSpec, SourceFile
+    from tokens.tokenizer import Tokenizer
+
+_log = logging.getLogger("shardstream.loaders")
+
+
+class StreamError(RuntimeError):
+    """Documents can't be read, or no longer; the message says which and what was tried."""
+
+
+class Stopped(Exception):
+    """The stream was closed while it waited."""
+
+
+class Counts:
+    """What was read so far, prefetched documents among it; thread-safe."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, counts: dict[str, int]) -> None:
+        """Adds to counts by name."""
+        with self._lock:
+            self._counts.update(counts)
+
+    def as_dict(self) -> dict[str, int]:
+        """Returns the counts by name, sorted."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """Reads partitions; one for all lanes of a stream.
+
+    Attributes:
+        spec: of the source.
+        tokenizer: open.
+        seed: chooses the documents that the tokenizer's audit compares.
+        block_bytes: text read and tokenized together.
+        options: how to read.
+        row_groups: of the source's files.
+        counts: are kept here.
+        encoding: held while a block is tokenized; lets as many through as there are cores, so that
+            the block asked for first is ready first.
+        stopping: set to end waits.
+        reading: what each thread is waiting for, in words.
+    """
+
+    spec: "ReadSpec"
+    tokenizer: "Tokenizer"
+    seed: int
+    block_bytes: int
+    options: FetchOptions
+    row_groups: RowGroups
+    counts: Counts
+    encoding: threading.Semaphore
+    stopping: threading.Event
+    reading: dict[int, str]
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether files can be entered in the middle, at their row groups."""
+        return self.spec.module == "parquet"
+
+    def fetch(
+        self, partition: "Partition", passed: int, origin: int
+    ) -> Generator[TokenBlock, None, None]:
+        """Yields what follows the first `passed` rows of a partition.
+
+        Args:
+            partition: to read.
+            passed: rows to leave out.
+            origin: number of the partition's first row in the blocks; its row in the file, or
+                anything where the partition has several files, whose rows are counted through.
+
+        Raises:
+            StreamError: a read keeps failing.
+        """
+        from sources.read import read_blocks
+
+        failed = 0
+        while (rest := self._rest_of(partition, passed)) is not None:
+            blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes)
+            with contextlib.closing(blocks):
+                try:
+                    while (text := self._next(blocks, partition, origin + passed)) is not None:
+                        block = self._tokenize(text, origin + passed)
+                        failed, passed = 0, passed + text.num_read
+                        yield block
+                    return
+                except (Stopped, StreamError):
+                    raise
+                except Exception as error:
+                    failed += 1
+                    self._wait(partition.files[0], origin + passed, failed, error)
+
+    def first_rows(self, file: "SourceFile") -> np.ndarray:
+        """Returns int64[groups + 1]: where a parquet file's row groups begin, and its rows."""
+        failed = 0
+        while True:
+            try:
+                return self.row_groups.first_rows(file)
+            except Exception as error:
+                failed += 1
+                self._wait(file, 0, failed, error)
+
+    def _next(
+        self, blocks: Iterator["TextBlock"], partition: "Partition", row: int
+    ) -> "TextBlock | None":
+        if self.stopping.is_set():
+            raise Stopped
+        with self._note(f"{partition.files[0].url}, row {row}"):
+            return next(blocks, None)
+
+    def _rest_of(self, partition: "Partition", passed: int) -> "Partition | None":
+        """Returns what is left of a partition; None where nothing is."""
+        if passed == 0:
+            return partition
+        most = partition.max_documents
+        if most is not None and passed >= most:
+            return None
+        most = None if most is None else most - passed
+        if not self.can_seek:
+            skip = partition.skip_documents + passed
+            return dataclasses.replace(partition, skip_documents=skip, max_documents=most)
+        first_rows = self.first_rows(partition.files[0])
+        row = partition.first_row + partition.skip_documents + passed
+        _, stop = partition.row_groups or (0, len(first_rows) - 1)
+        if row >= first_rows[stop]:
+            return None
+        group = int(np.searchsorted(first_rows, row, side="right")) - 1
+        return dataclasses.replace(
+            partition,
+            row_groups=(group, stop),
+            first_row=int(first_rows[group]),
+            skip_documents=row - int(first_rows[group]),
+            max_documents=most,
+        )
+
+    def _tokenize(self, text: "TextBlock", first_row: int) -> TokenBlock:
+        from tokens.assemble import as_binary
+        from tokens.encode_around import audited_rows, encode_around
+
+        tokenizer, rows = self.tokenizer, text.rows
+        dead: dict[str, list[int]] = {}
+        for letter in text.dead_letters:
+            dead.setdefault(letter.reason, []).append(letter.row)
+        audit = audited_rows(tokenizer, seed=self.seed, partition=text.partition, rows=rows)
+        with self.encoding:
+            encoded, _, keep, errors = encode_around(tokenizer, text.texts, audit)
+        if errors:
+            dead["tokenizer_error"] = [int(rows[i]) for i in errors]
+            rows = rows[keep]
+        # Where a partition has several files, their rows are counted through.
+        shift = first_row - _first_of(text)
+        dead = {reason: [row + shift for row in found] for reason, found in dead.items()}
+        tokens = as_binary(encoded, np.dtype(tokenizer.token_dtype))
+        return TokenBlock(first_row, first_row + text.num_read, rows + shift, tokens, dead)
+
+    def _wait(self, file: "SourceFile", row: int, failed: int, error: Exception) -> None:
+        """Waits before the next attempt.
+
+        Raises:
+            StreamError: the error is final, or there were attempts enough.
+            Stopped: the stream was closed.
+        """
+        where = f"{file.url}, row {row}"
+        what = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+        if "://" not in file.url or not is_transient(error):
+            raise StreamError(f"{where}: can't be read ({what}).") from error
+        if failed > self.options.retries:
+            raise StreamError(
+                f"{where}: {failed} attempts in a row brought no document (the last: {what}). "
+                "Check the network and the file. get_state() after the last batch is where to go "
+                "on; retries=... allows more attempts."
+            ) from error
+        pause = wait_secs(error, failed, self.options.retry_secs)
+        _log.warning("%s: %s; attempt %d in %.1f s", where, what, failed + 1, pause)
+        self.counts.add({"retries": 1})
+        with self._note(f"{where}, attempt {failed + 1} after {what}"):
+            if self.stopping.wait(pause):
+                raise Stopped
+
+    @contextlib.contextmanager
+    def _note(self, text: str) -> Iterator[None]:
+        thread = threading.get_ident()
+        self.reading[thread] = text
+        try:
+            yield
+        finally:
+            self.reading.pop(thread, None)
+
+
+def _first_of(text: "TextBlock") -> int:
+    """Returns the first row of a block, dead or not, in its own file."""
+    firsts = [int(text.rows[0])] if len(text.rows) else []
+    return min(firsts + [letter.row for letter in text.dead_letters[:1]])
