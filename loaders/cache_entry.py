@@ -44,7 +44,6 @@ class CacheEntry:
     Args:
         folder: of the cache.
         shard: as the manifest lists it.
-        unit_bytes: granularity of what is there and what isn't; the same for all processes.
 
     Attributes:
         present: uint8[units], shared with other processes.
@@ -52,10 +51,9 @@ class CacheEntry:
         lock: between the threads of this process.
     """
 
-    def __init__(self, folder: Path, shard: Shard, unit_bytes: int = UNIT_BYTES) -> None:
+    def __init__(self, folder: Path, shard: Shard) -> None:
         self.shard = shard
-        self.unit_bytes = unit_bytes
-        self.num_units = -(-shard.bytes // unit_bytes)
+        self.num_units = -(-shard.bytes // UNIT_BYTES)
         self.lock = threading.Lock()
         self.pending: dict[int, Future] = {}
         self._touched = 0.0
@@ -72,7 +70,7 @@ class CacheEntry:
                 opened.append(os.open(name, os.O_RDWR, dir_fd=opened[0]))
             if os.fstat(opened[2]).st_size != len(_MAGIC) + self.num_units:
                 raise ValueError(
-                    f"{self._folder}: expected {self.num_units} units of {self.unit_bytes} bytes, "
+                    f"{self._folder}: expected {self.num_units} units of {UNIT_BYTES} bytes, "
                     "the map has another number. Remove the folder, or give another cache_dir."
                 )
             mapping = mmap.mmap(opened[2], 0)
@@ -125,8 +123,8 @@ class CacheEntry:
         """Puts consecutive units in, of which `unit` is the first."""
         done = 0
         while done < len(data):
-            done += os.pwrite(self._data, data[done:], unit * self.unit_bytes + done)
-        self.present[unit : unit + -(-len(data) // self.unit_bytes)] = 1
+            done += os.pwrite(self._data, data[done:], unit * UNIT_BYTES + done)
+        self.present[unit : unit + -(-len(data) // UNIT_BYTES)] = 1
 
     def forget(self) -> None:
         """Declares every unit missing."""
