@@ -53,7 +53,7 @@ def run_lane(plan: StreamPlan, lane: int, tokenizer: Tokenizer, executor: Execut
     """
     log = StreamLog(plan.directory, lane=lane)
     reader = _Reader(plan, lane, log, tokenizer, executor)
-    lane_loop = _Lane(plan, lane, log)
+    lane_loop = _Lane(plan, lane, log, executor)
     try:
         for item in reader.items(lane_loop.wait_secs):
             if isinstance(item, pa.RecordBatch):
@@ -74,9 +74,10 @@ def run_lane(plan: StreamPlan, lane: int, tokenizer: Tokenizer, executor: Execut
 class _Lane:
     """The buffers of a lane, and when they are drawn from."""
 
-    def __init__(self, plan: StreamPlan, lane: int, log: StreamLog) -> None:
+    def __init__(self, plan: StreamPlan, lane: int, log: StreamLog, executor: Executor) -> None:
         self._plan = plan
         self._log = log
+        self._executor = executor
         self._buffers = {
             split: ShuffleBuffer(plan, lane, number, draws=log.draws)
             for number, split in enumerate((TRAIN, VALIDATION))
@@ -121,9 +122,12 @@ class _Lane:
 
     def drain(self) -> None:
         """Publishes all that is held, and what is known of partitions."""
-        for split, buffer in self._buffers.items():
-            for part in buffer.drain():
-                self._publish([(split, part)])
+        parts = [
+            (split, part) for split, buffer in self._buffers.items() for part in buffer.drain()
+        ]
+        # Nothing is read meanwhile, so all threads write: a commit for each threadful.
+        for begin in range(0, len(parts), self._plan.threads):
+            self._publish(parts[begin : begin + self._plan.threads])
         self._publish([])
         self._collect()
         self._waiting_since = None
@@ -145,7 +149,7 @@ class _Lane:
         partitions, self.partitions = self.partitions, []
         if drawn or partitions:
             self._pending = self._publisher.submit(
-                publish, drawn, partitions, self._plan, self._log
+                publish, drawn, partitions, self._plan, self._log, self._executor
             )
         held = any(not buffer.is_empty for buffer in self._buffers.values())
         self._waiting_since = time.monotonic() if held else None

@@ -1,6 +1,9 @@
 """`loaders.stream` over local files: each document once, an order that is arithmetic, exact states."""
 
+import gc
 import json
+import sys
+import threading
 from collections.abc import Callable
 from itertools import chain, pairwise
 
@@ -214,7 +217,7 @@ def test_mistakes_are_named(streams: Streams, tmp_path) -> None:
     with streams.open() as stream, streams.open(seed=3) as other:
         with pytest.raises(ValueError, match="the state has seed=3, this stream 0"):
             stream.set_state(other.get_state())
-        with pytest.raises(TypeError, match="doesn't know its number of batches"):
+        with pytest.raises(TypeError, match="without a known end"):
             len(stream)
     with streams.open(packing="none") as stream:
         state = stream.get_state()
@@ -247,3 +250,29 @@ def test_broken_file_raises_with_its_name_and_row(streams: Streams, tmp_path) ->
         pytest.raises(loaders.StreamError, match=r"broken.parquet, row 2000: can't be read"),
     ):
         list(stream)
+
+
+def test_missing_packages_are_named_with_the_extra(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"needs transformers: pip install 'shardstream\[hub\]'"):
+        streams.open()
+
+
+def test_close_ends_every_thread_and_a_closed_stream_says_so(streams: Streams) -> None:
+    stream = streams.open(epochs=None)
+    list(stream.take(3))
+    assert any(thread.name.startswith("shardstream") for thread in threading.enumerate())
+    stream.close()
+    assert not any(thread.name.startswith("shardstream") for thread in threading.enumerate())
+    with pytest.raises(ValueError, match="this loader is closed"):
+        next(stream)
+
+
+def test_forgotten_stream_ends_its_threads(streams: Streams) -> None:
+    stream = streams.open(epochs=None)
+    next(stream)
+    del stream
+    gc.collect()
+    assert not any(thread.name.startswith("shardstream") for thread in threading.enumerate())
