@@ -252,6 +252,21 @@ def test_a_bad_record_is_skipped_while_following(stream: GrowingStream) -> None:
     assert np.array_equal(np.sort(found[found != PAD_ID]), np.setdiff1d(range(318), [PAD_ID, 7]))
 
 
+def test_a_stream_on_a_store_is_followed(gs_root: str, tmp_path: Path, whole: np.ndarray) -> None:
+    stream = GrowingStream(tmp_path, SHARDS, root=f"{gs_root}/stream")
+    stream.commit(2)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        batches = available(loader)
+        state = loader.get_state()
+        stream.commit(1)
+        stream.complete()
+        batches += list(loader)
+    assert np.array_equal(firsts(batches), whole)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        loader.set_state(state)
+        assert np.array_equal(firsts(list(loader)), whole[state["step"] :])
+
+
 # Mistakes.
 
 
