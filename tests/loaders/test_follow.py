@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from loaders import Loader, Mixture
+from shard_format import naming
 from tests.loaders.conftest import PAD_ID, Dataset
 from tests.loaders.growing_stream import GrowingStream
 from tests.loaders.test_bad_records import damage
@@ -334,6 +335,19 @@ def test_a_dataset_rebuilt_meanwhile_is_noticed(stream: GrowingStream, tmp_path:
     fresh = GrowingStream(tmp_path / "fresh", SHARDS)
     with follow(fresh) as loader:
         fresh.complete(plan_fingerprint="another")
+        with pytest.raises(ValueError, match="another stream is being written here"):
+            list(loader)
+
+
+def test_a_stream_started_again_meanwhile_is_noticed(stream: GrowingStream, tmp_path) -> None:
+    stream.commit(2)
+    with follow(stream) as loader:
+        available(loader)
+        again = GrowingStream(tmp_path / "again", (9, *SHARDS))
+        again.commit(1)
+        again.commit(3)
+        for name in (naming.commit_name(0), naming.commit_name(1)):
+            stream.directory.write(name, again.directory.read(name))
         with pytest.raises(ValueError, match="another stream is being written here"):
             list(loader)
 
