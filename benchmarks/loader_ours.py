@@ -18,17 +18,14 @@ from shard_format.storage import Directory
 
 BUFFER_SIZE = 10_000
 SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)
+SEQUENTIAL_OPTIONS = ("", "readahead_buffer_size:0")  # ArrayRecord's own, and no read-ahead
 
 
-def sequential_read(root: Path, records_per_call: int) -> Iterator[int]:
-    """A plain read of the files in order, again and again; yields the tokens of each call.
-
-    1 record a call reads one by one, with ArrayRecord's own read-ahead.
-    """
+def sequential_read(root: Path, records_per_call: int, options: str = "") -> Iterator[int]:
+    """A plain read of the files in order, again and again; yields the tokens of each call."""
     manifest = read_manifest(Directory(root))
     for shard in itertools.cycle(manifest.shards):
         path = str(root / shard.file)
-        options = "" if records_per_call == 1 else "readahead_buffer_size:0"
         reader = ArrayRecordReader(path, options)
         for begin in range(0, shard.records, records_per_call):
             end = min(begin + records_per_call, shard.records)
@@ -57,7 +54,11 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
     root = arguments.data / "ours"
     found: Contenders = {
         "sequential read": [
-            (f"{count} records a call", lambda count=count: sequential_read(root, count))
+            (
+                f"{count} records a call, {options or 'default options'}",
+                lambda count=count, options=options: sequential_read(root, count, options),
+            )
+            for options in SEQUENTIAL_OPTIONS
             for count in SEQUENTIAL_RANGES
         ]
     }

@@ -92,10 +92,9 @@ def write_mosaic(sequences: np.ndarray, root: Path) -> None:
     """Writes MosaicML's MDS format, as LLM Foundry does: the bytes of a sequence."""
     from streaming import MDSWriter
 
-    columns = {"tokens": f"ndarray:uint16:{sequences.shape[1]}"}
-    with MDSWriter(out=str(root), columns=columns, size_limit="64mb") as writer:
+    with MDSWriter(out=str(root), columns={"tokens": "bytes"}, size_limit="64mb") as writer:
         for row in sequences:
-            writer.write({"tokens": row})
+            writer.write({"tokens": row.tobytes()})
 
 
 def mosaic_batches(root: Path, batch_size: int, *, workers: int, algorithm: str) -> Iterator[Any]:
@@ -114,7 +113,7 @@ def mosaic_batches(root: Path, batch_size: int, *, workers: int, algorithm: str)
 
 
 def _stack(items: list[dict[str, np.ndarray]]) -> np.ndarray:
-    return np.stack([item["tokens"] for item in items])
+    return np.stack([np.frombuffer(item["tokens"], np.uint16) for item in items])
 
 
 PEERS = {"grain": "grain", "litdata": "litdata", "mosaicml": "streaming"}

@@ -17,36 +17,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loaders.bad_records import BadRecords, ReadRows, read_around
+from loaders.open_shard import OpenShard
 from loaders.options import ReadOptions
 from loaders.order import PADDING
 from shard_format.manifest import Manifest, Shard
 from shard_format.record import RecordLayout, decode_records
-from shard_format.shard_file import ShardFile, digest_of
+from shard_format.shard_file import digest_of
 from shard_format.storage import Directory
 
 if TYPE_CHECKING:
     from loaders.store_cache import CachedShard, StoreCache
 
 
-class _RandomShardFile(ShardFile):
-    """A shard that is also read by record numbers."""
-
-    def read_at(self, indices: np.ndarray) -> np.ndarray:
-        """Returns uint8[n, record_bytes], the records at indices, in their order."""
-        first, last = int(indices[0]), int(indices[-1])
-        if last - first + 1 == len(indices) and (np.diff(indices) == 1).all():
-            return self.read(first, last + 1)
-        data = b"".join(self._reader.read(indices.tolist()))
-        if len(data) != len(indices) * self.record_bytes:
-            for index in indices.tolist():  # one by one, for the message that names the record
-                self.read(index, index + 1)
-        return np.frombuffer(data, np.uint8).reshape(len(indices), self.record_bytes)
+# ArrayRecord is asked for this much at a time: what it gives is decoded while it is in the cache.
+_CALL_BYTES = 2**20
+# Open at a time for each shard: by ranges and by records; a cached one's data and map as well.
+_FILES_A_SHARD, _FILES_A_CACHED_SHARD = 2, 4
 
 
 @dataclasses.dataclass
 class _Open:
     lock: threading.Lock
-    file: "_RandomShardFile | CachedShard | None" = None
+    file: "OpenShard | CachedShard | None" = None
     users: int = 0
 
 
@@ -100,7 +92,7 @@ class ShardSet:
         self._options = options
         self.shards: tuple[Shard, ...] = ()
         self._cache = self._open_cache(directory)
-        files_a_shard = 1 if self._cache is None else 3
+        files_a_shard = _FILES_A_SHARD if self._cache is None else _FILES_A_CACHED_SHARD
         self._max_open = min(options.max_open_shards, max(1, _file_limit() // 2 // files_a_shard))
         self._evictions = 0
         self._open: OrderedDict[int, _Open] = OrderedDict()
@@ -147,6 +139,11 @@ class ShardSet:
         )
 
     @property
+    def is_local(self) -> bool:
+        """Whether shards are files of this host, so that nothing need be fetched."""
+        return self._cache is None
+
+    @property
     def num_records(self) -> int:
         """Records of the split."""
         return int(self._first[-1])
@@ -166,9 +163,8 @@ class ShardSet:
         return shard, records - self._first[shard]
 
     def expect_range(self, begin: int, count: int) -> None:
-        """Begins to fetch what read_range of the same records will read, from a store."""
-        if self._cache is None:
-            return
+        """Begins to fetch what read_range of the same records will read; for stores only."""
+        assert self._cache is not None
         done = 0
         while done < count:
             shard, index = self.locate(np.array((begin + done) % self.num_records))
@@ -221,15 +217,18 @@ class ShardSet:
         entry = self.shards[shard]
         me = threading.get_ident()
         self._reading[me] = f"{entry.file}, records {index[0]} to {index[-1]}"
+        layout = self.manifest.layout(entry)
+        size = max(1, _CALL_BYTES // layout.record_bytes)
         try:
             with self._lease(shard) as file:
-                found = read_around(file.read_at, index, entry, self.bad)
+                for begin in range(0, len(index), size):
+                    piece = slice(begin, begin + size)
+                    found = read_around(file.read_at, index[piece], entry, self.bad)
+                    self.bytes_read += found.block.nbytes  # a statistic: threads may lose some
+                    into.put(rows[piece], *decode_records(found.block, layout))
+                    self._empty(found, into, rows[piece])
         finally:
             del self._reading[me]
-        self.bytes_read += found.block.nbytes  # a statistic: threads may lose an update
-        tokens, lengths = decode_records(found.block, self.manifest.layout(entry))
-        into.put(rows, tokens, lengths)
-        self._empty(found, into, rows)
 
     def _empty(self, found: ReadRows, into: Rows, rows: np.ndarray) -> None:
         if len(found.empty):
@@ -242,7 +241,7 @@ class ShardSet:
         return list(self._reading.copy().values())
 
     @contextmanager
-    def _lease(self, shard: int) -> "Iterator[_RandomShardFile | CachedShard]":
+    def _lease(self, shard: int) -> "Iterator[OpenShard | CachedShard]":
         """Yields an open shard that isn't closed meanwhile."""
         with self._lock:
             entry = self._open.setdefault(shard, _Open(threading.Lock()))
@@ -261,7 +260,7 @@ class ShardSet:
                 if old.file is not None:
                     old.file.close()
 
-    def _open_shard(self, shard: Shard) -> "_RandomShardFile | CachedShard":
+    def _open_shard(self, shard: Shard) -> "OpenShard | CachedShard":
         if self._cache is not None:
             return self._cache.open(shard, self._open_file, verify=self._options.verify == "sha256")
         size = self.directory.size(shard.file)
@@ -282,9 +281,9 @@ class ShardSet:
             self._verified.add(shard.index)
         return self._open_file(path, shard)
 
-    def _open_file(self, path: str, shard: Shard) -> _RandomShardFile:
+    def _open_file(self, path: str, shard: Shard) -> OpenShard:
         record_bytes = self.manifest.layout(shard).record_bytes
-        return _RandomShardFile(path, record_bytes=record_bytes, num_records=shard.records)
+        return OpenShard(path, record_bytes=record_bytes, num_records=shard.records)
 
     def _surplus(self) -> list[int]:
         """Returns idle shards to close: too many, or evicted copies that still take room."""
