@@ -3,7 +3,8 @@
 Run from the repository root, with nothing else running:
 
     python -m benchmarks.stream speed     [--files=2] [--buffer=100000]   batch and stream in turn
-    RSS python -m benchmarks.stream quality   [--buffer=2000]   against HF's .shuffle(buffer_size)
+    python -m benchmarks.stream follow    [--files=2]   a loader beside it: its first batch, its end
+    python -m benchmarks.stream quality   [--buffer=2000]   against HF's .shuffle(buffer_size)
     python -m benchmarks.stream throttle  [--mb_per_sec=4]  RSS over a stream into a slow store
 
 The corpus is benchmarks.corpus' (`python -m benchmarks.corpus --megabytes 400`).
@@ -102,11 +103,43 @@ def measure_speed(files: Sequence[Path], runner: str, rounds: int, buffer: int) 
     print(f"stream / batch {100 * ratio:.0f} % (goal 70 %)")
 
 
+def measure_follow(files: Sequence[Path], runner: str) -> None:
+    """How soon a loader that follows has batches, and how far behind the pipeline it ends."""
+    from loaders import Loader
+    from shard_format import naming
+    from shard_format.commit_log import read_commits
+    from shard_format.storage import Directory
+
+    with tempfile.TemporaryDirectory(dir=Path.home() / ".cache") as folder:
+        argv = ["--dataset", "parquet", "--data_files", *map(str, files), "--no-progress"]
+        argv += ["--tokenizer", str(TOKENIZER), "--output", folder, "--mode", "stream"]
+        command = [sys.executable, "-m", "pipelines.preprocess", *argv, "--runner", runner]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not Path(folder, naming.MANIFEST).exists() and process.poll() is None:
+            time.sleep(0.01)
+        with Loader(folder, batch_size=64, follow=True) as loader:
+            next(loader)["tokens"].block_until_ready()
+            first_batch = time.time()
+            tokens = loader.sequence_length * 64 * (1 + sum(1 for _ in loader))
+            end = time.time()
+        process.wait()
+        commit = next(iter(read_commits(Directory(folder))))
+        committed = Path(folder, naming.commit_name(0)).stat().st_mtime
+        completed = Path(folder, naming.MANIFEST).stat().st_mtime
+    print(
+        f"first shard {commit.seconds:.2f} s after reading starts (goal 3), first batch of a "
+        f"following loader {first_batch - committed:.2f} s after that (goal 1); its last, after "
+        f"{tokens / 1e6:.1f} M tokens, {end - completed:.2f} s after the manifest"
+    )
+
+
 def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     """The order out of an ordered source: ours, and datasets' at the same buffer size."""
     import datasets
     import pyarrow.parquet as pq
 
+    from shard_format.manifest import read_manifest
+    from shard_format.storage import Directory
     from tests.pipeline_runs import read_order
 
     rows = [pq.ParquetFile(path).metadata.num_rows for path in files]
@@ -114,6 +147,8 @@ def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     with tempfile.TemporaryDirectory(dir=Path.home() / ".cache") as folder:
         flags = ["--mode", "stream", "--buffer_documents", buffer, "--runner", runner]
         run_job(Path(folder), files, *flags)
+        manifest = read_manifest(Directory(folder))
+        shards = np.cumsum([shard.documents for shard in manifest.shards])
         ours = np.array([first[partition] + row for partition, row in read_order(Path(folder))])
     stream = datasets.load_dataset(
         "parquet", data_files=[str(f) for f in files], split="train", streaming=True
@@ -127,20 +162,32 @@ def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     hf_1 = np.array([place[row["id"]] for row in shuffled])
     uniform = np.random.default_rng(0).permutation(int(first[-1]))
     print(f"{int(first[-1]):,} documents in {len(files)} files, buffer of {buffer:,} documents")
-    print(f"{'':10} {'displacement':>13} {'neighbours':>11} {'mixing':>7} {'local spread':>13}")
+    names = ("displacement", "neighbours", "mixing", "per shard", "local spread")
+    print(f"{'':10} " + " ".join(f"{name:>12}" for name in names))
     orders = (("ours", ours), ("HF shuffle", hf), ("HF 1 input", hf_1), ("uniform", uniform))
     for name, order in orders:
-        print(f"{name:10} " + " ".join(describe_order(order, first)))
+        figures = describe_order(order, first, shards / shards[-1])
+        print(f"{name:10} " + " ".join(f"{figure:12.4f}" for figure in figures))
     print(
         "displacement  mean |place after - place before| / documents\n"
         "neighbours    documents followed by their source's next one, of all\n"
         "mixing        mean total variation of files in 500 documents from all, 0 is best\n"
+        f"per shard     the same in the {len(shards)} parts that our shards are, by documents\n"
         "local spread  standard deviation of source places in 500 documents / in all"
     )
 
 
-def describe_order(order: np.ndarray, first: np.ndarray, window: int = 500) -> list[str]:
-    """Returns the figures of one order, as text."""
+def describe_order(
+    order: np.ndarray, first: np.ndarray, shards: np.ndarray, window: int = 500
+) -> list[float]:
+    """Returns the figures of one order.
+
+    Args:
+        order: int64[n], places in the source.
+        first: int64[files + 1], where each file begins.
+        shards: float[shards], their ends as shares of n.
+        window: documents.
+    """
     n = len(order)
     if sorted(order.tolist()) != list(range(n)):
         raise AssertionError(f"{n} places, not each of 0 to {n - 1} once")
@@ -148,18 +195,17 @@ def describe_order(order: np.ndarray, first: np.ndarray, window: int = 500) -> l
     neighbours = np.count_nonzero(np.diff(order) == 1) / n
     file = np.searchsorted(first, order, side="right") - 1
     whole = np.bincount(file, minlength=len(first) - 1) / n
-    mixing, spread = [], []
-    for begin in range(0, n - window + 1, window):
-        part = slice(begin, begin + window)
-        share = np.bincount(file[part], minlength=len(whole)) / window
-        mixing.append(np.abs(share - whole).sum() / 2)
-        spread.append(order[part].std() / np.arange(n).std())
-    return [
-        f"{displacement:13.3f}",
-        f"{neighbours:11.4f}",
-        f"{np.mean(mixing):7.3f}",
-        f"{np.mean(spread):13.3f}",
-    ]
+
+    def variation(part: np.ndarray) -> float:
+        share = np.bincount(part, minlength=len(whole)) / len(part)
+        return float(np.abs(share - whole).sum() / 2)
+
+    windows = np.split(np.arange(n), range(window, n, window))[: n // window]
+    mixing = np.mean([variation(file[part]) for part in windows])
+    spread = np.mean([order[part].std() for part in windows]) / np.arange(n).std()
+    parts = [part for part in np.split(file, (shards[:-1] * n).astype(int)) if len(part)]
+    per_shard = np.average([variation(p) for p in parts], weights=[len(p) for p in parts])
+    return [float(x) for x in (displacement, neighbours, mixing, per_shard, spread)]
 
 
 def measure_throttle(files: Sequence[Path], mb_per_sec: float, runner: str) -> None:
@@ -179,7 +225,7 @@ def main() -> None:
         job(sys.argv[3:], float(sys.argv[2].split("=")[1]))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("speed", "quality", "throttle"))
+    parser.add_argument("what", choices=("speed", "follow", "quality", "throttle"))
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--buffer", type=int, help="documents")
@@ -191,6 +237,8 @@ def main() -> None:
         raise SystemExit(f"{CORPUS}: no corpus; run python -m benchmarks.corpus --megabytes 400")
     if flags.what == "speed":
         measure_speed(files, flags.runner, flags.rounds, flags.buffer or 100_000)
+    elif flags.what == "follow":
+        measure_follow(files, flags.runner)
     elif flags.what == "quality":
         measure_quality(files, flags.buffer or 2000, flags.runner)
     else:

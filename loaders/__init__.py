@@ -6,7 +6,7 @@ JAX, NumPy and shard_format only; neither Beam, datasets nor transformers is imp
 
 from loaders.bad_records import BadRecordError
 from loaders.bridges import GrainSource, as_grain, orbax_args
-from loaders.hub.fetch import StreamError
+from loaders.hub.retry import StreamError
 from loaders.hub.stream import HubStream, stream
 from loaders.loader import Loader
 from loaders.mixture import Mixture

@@ -113,7 +113,6 @@ class Batches:
             self._placed.append(self._delivery.deliver(self._made.popleft()))
         if not self._placed:  # the end, where nobody knew it before
             self._stop()
-            self._end = self._step
             raise StopIteration
         self._step += 1
         return self._placed.popleft()

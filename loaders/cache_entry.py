@@ -36,6 +36,7 @@ _LEFT = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{32}\.(new|old)")
 # A folder that is being made or removed belongs to a live process for no longer than this.
 _LEFT_SECS = 3600
 _TOUCH_SECS = 5.0
+_TRIES = 100  # an entry may be evicted just when it is opened
 
 
 class CacheEntry:
@@ -44,7 +45,6 @@ class CacheEntry:
     Args:
         folder: of the cache.
         shard: as the manifest lists it.
-        unit_bytes: granularity of what is there and what isn't; the same for all processes.
 
     Attributes:
         present: uint8[units], shared with other processes.
@@ -52,40 +52,37 @@ class CacheEntry:
         lock: between the threads of this process.
     """
 
-    def __init__(self, folder: Path, shard: Shard, unit_bytes: int = UNIT_BYTES) -> None:
+    def __init__(self, folder: Path, shard: Shard) -> None:
         self.shard = shard
-        self.unit_bytes = unit_bytes
-        self.num_units = -(-shard.bytes // unit_bytes)
+        self.num_units = -(-shard.bytes // UNIT_BYTES)
         self.lock = threading.Lock()
         self.pending: dict[int, Future] = {}
         self._touched = 0.0
         self._folder = folder / shard.sha256
-        while not self._open():
+        for _ in range(_TRIES):
+            if self._open():
+                return
             self._make(folder)
+        raise FileExistsError(
+            f"{self._folder}: expected an entry of the cache (data and map) or nothing, found "
+            "something else. Remove it, or give another cache_dir."
+        )
 
     def _open(self) -> bool:
         """Opens both files of one folder, whatever becomes of its name."""
-        opened: list[int] = []
-        try:
-            opened.append(os.open(self._folder, os.O_RDONLY))
-            for name in ("data", "map"):
-                opened.append(os.open(name, os.O_RDWR, dir_fd=opened[0]))
-            if os.fstat(opened[2]).st_size != len(_MAGIC) + self.num_units:
-                raise ValueError(
-                    f"{self._folder}: expected {self.num_units} units of {self.unit_bytes} bytes, "
-                    "the map has another number. Remove the folder, or give another cache_dir."
-                )
-            mapping = mmap.mmap(opened[2], 0)
-        except FileNotFoundError:
-            return False
-        finally:
-            for descriptor in [*opened[:1], *opened[2:]]:
-                os.close(descriptor)
-            if len(opened) < 3:
-                for descriptor in opened[1:]:
-                    os.close(descriptor)
-        self._data = opened[1]
-        self._closing = weakref.finalize(self, os.close, self._data)
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = os.open(self._folder, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                opened = os.open("map", os.O_RDWR, dir_fd=folder)
+                stack.callback(os.close, opened)
+                if os.fstat(opened).st_size != len(_MAGIC) + self.num_units:
+                    return False
+                self._data = os.open("data", os.O_RDWR, dir_fd=folder)
+            except FileNotFoundError:
+                return False
+            weakref.finalize(self, os.close, self._data)
+            mapping = mmap.mmap(opened, 0)
         self.present = np.frombuffer(mapping, np.uint8, offset=len(_MAGIC))
         self.touch()
         return True
@@ -113,20 +110,32 @@ class CacheEntry:
         return os.fstat(self._data).st_nlink == 0
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every unit is there."""
-        return bool(self.present.all())
+    def num_missing(self) -> int:
+        """Units that are not there."""
+        return self.num_units - int(np.count_nonzero(self.present))
 
     def missing(self, units: np.ndarray) -> np.ndarray:
         """Returns those of the units that are not there."""
         return units[self.present[units] == 0]
 
     def write(self, unit: int, data: memoryview) -> None:
-        """Puts consecutive units in, of which `unit` is the first."""
+        """Puts the bytes of consecutive units in place, of which `unit` is the first."""
         done = 0
-        while done < len(data):
-            done += os.pwrite(self._data, data[done:], unit * self.unit_bytes + done)
-        self.present[unit : unit + -(-len(data) // self.unit_bytes)] = 1
+        try:
+            while done < len(data):
+                done += os.pwrite(self._data, data[done:], unit * UNIT_BYTES + done)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self._folder}: can't be written to ({error.strerror}). Give a cache_dir with "
+                "room for cache_bytes.",
+            ) from error
+
+    def announce(self, units: range) -> None:
+        """Says that units are there, and takes them from those that are being fetched."""
+        self.present[units.start : units.stop] = 1
+        for unit in units:
+            self.pending.pop(unit, None)
 
     def forget(self) -> None:
         """Declares every unit missing."""

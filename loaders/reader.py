@@ -139,6 +139,11 @@ class ShardSet:
         )
 
     @property
+    def is_local(self) -> bool:
+        """Whether shards are files of this host, so that nothing need be fetched."""
+        return self._cache is None
+
+    @property
     def num_records(self) -> int:
         """Records of the split."""
         return int(self._first[-1])
@@ -158,9 +163,8 @@ class ShardSet:
         return shard, records - self._first[shard]
 
     def expect_range(self, begin: int, count: int) -> None:
-        """Begins to fetch what read_range of the same records will read, from a store."""
-        if self._cache is None:
-            return
+        """Begins to fetch what read_range of the same records will read; for stores only."""
+        assert self._cache is not None
         done = 0
         while done < count:
             shard, index = self.locate(np.array((begin + done) % self.num_records))

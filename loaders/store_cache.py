@@ -36,10 +36,10 @@ from shard_format.store_directory import StoreDirectory
 
 _log = logging.getLogger("shardstream.loaders")
 
-_REQUEST_BYTES = 4 << 20
-# Entries that reads under way and reads ahead may use at the same time: evicting one of them would
-# fetch it twice.
-_ENTRIES_IN_USE = 16
+_REQUEST_BYTES = 2 << 20
+# Entries that reads under way and reads ahead (buffer_rows: 12 rounds) use at the same time, and as
+# many again: evicting one of them would fetch it twice.
+_ENTRIES_IN_USE = 24
 # Other processes' fetches are noticed after this part of the budget.
 _LOOK_AGAIN = 16
 # Riegeli, below ArrayRecord: a signature, then chunks of one record, 44 bytes longer than it up to
@@ -75,7 +75,6 @@ class StoreCache:
         cache_dir: any directory; None for ~/.cache/shardstream.
         cache_bytes: that all entries of the cache may take together; None for half of what is free.
         num_requests: to the store at the same time.
-        unit_bytes: see CacheEntry.
 
     Guarantees: the cache may pass its budget by a sixteenth for each further process that fills it
         at the same time, not more. Entries of other datasets count too, and go first if they were
@@ -94,13 +93,11 @@ class StoreCache:
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
         num_requests: int = 16,
-        unit_bytes: int = UNIT_BYTES,
     ) -> None:
         self._directory = directory
         self._manifest = manifest
         self._shards = shards
         self.folder = Path(cache_dir or default_cache_dir()).expanduser().absolute() / FOLDER
-        self._unit_bytes = unit_bytes
         self._num_requests = num_requests
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
@@ -132,7 +129,7 @@ class StoreCache:
         if not self._shards:
             return
         largest = max(shard.bytes for shard in self._shards)
-        entry = min(largest, 8 * self._unit_bytes) if self._by_ranges else largest
+        entry = min(largest, 8 * UNIT_BYTES) if self._by_ranges else largest
         whole = sum(shard.bytes for shard in self._shards)
         least = min(whole, _ENTRIES_IN_USE * entry)
         if self.budget_bytes < least:
@@ -161,14 +158,12 @@ class StoreCache:
         with self._lock:
             entry = self._entries.get(shard.sha256)
             if entry is None or entry.is_evicted:
-                entry = self._entries[shard.sha256] = CacheEntry(
-                    self.folder, shard, self._unit_bytes
-                )
+                entry = self._entries[shard.sha256] = CacheEntry(self.folder, shard)
             return entry
 
     def units_of(self, shard: Shard, indices: np.ndarray) -> np.ndarray:
         """Returns int64[n], the units that hold records and what opening the shard needs."""
-        every = np.arange(-(-shard.bytes // self._unit_bytes))
+        every = np.arange(-(-shard.bytes // UNIT_BYTES))
         place = self._places(shard, np.array([0, shard.records]))
         if not self._by_ranges or shard.records == 0 or place[1] > shard.bytes:
             return every
@@ -176,10 +171,10 @@ class StoreCache:
         end = self._places(shard, indices + 1) + _BLOCK_BYTES + _UNSURE_BYTES_A_RECORD * indices
         footer = place[1] - _BLOCK_BYTES - _UNSURE_BYTES_A_RECORD * shard.records
         wanted = np.zeros(len(every) + 1, np.int64)
-        first = np.concatenate([begin, [0, footer]]) // self._unit_bytes
+        first = np.concatenate([begin, [0, footer]]) // UNIT_BYTES
         last = np.concatenate([end, [1, shard.bytes]]) - 1
         np.add.at(wanted, np.clip(first, 0, len(every) - 1), 1)
-        np.add.at(wanted, np.clip(last // self._unit_bytes, 0, len(every) - 1) + 1, -1)
+        np.add.at(wanted, np.clip(last // UNIT_BYTES, 0, len(every) - 1) + 1, -1)
         return np.flatnonzero(np.cumsum(wanted[:-1]))
 
     def _places(self, shard: Shard, indices: np.ndarray) -> np.ndarray:
@@ -197,7 +192,7 @@ class StoreCache:
             missing = entry.missing(units).tolist()
             waiting = {entry.pending[unit] for unit in missing if unit in entry.pending}
             fresh = np.array([unit for unit in missing if unit not in entry.pending], np.int64)
-            longest = max(1, _REQUEST_BYTES // self._unit_bytes)
+            longest = max(1, _REQUEST_BYTES // UNIT_BYTES)
             for run in np.split(fresh, np.flatnonzero(np.diff(fresh) != 1) + 1):
                 for at in range(0, len(run), longest):
                     part = run[at : at + longest].tolist()
@@ -213,23 +208,28 @@ class StoreCache:
             return self._executor
 
     def _fetch(self, entry: CacheEntry, unit: int, count: int) -> None:
-        begin = unit * self._unit_bytes
-        end = min(begin + count * self._unit_bytes, entry.shard.bytes)
+        begin = unit * UNIT_BYTES
+        end = min(begin + count * UNIT_BYTES, entry.shard.bytes)
+        units = range(unit, unit + count)
         try:
             self._make_room(end - begin)
             data, size = self._directory.read_part(entry.shard.file, begin, end)
             if size != entry.shard.bytes:
                 raise ValueError(self._wrong(entry.shard, f"{size} bytes"))
             entry.write(unit, data)
+            with self._lock:
+                self.bytes_fetched += end - begin
+            with entry.lock:
+                if len(entry.pending) > count or entry.num_missing > count:
+                    entry.announce(units)
+                    return
+            self._verify(entry)  # these units make it whole: who waits for them waits for this
+            with entry.lock:
+                entry.announce(units)
         finally:
             with entry.lock:
-                for i in range(unit, unit + count):
+                for i in units:
                     entry.pending.pop(i, None)
-                is_last = not entry.pending and entry.is_complete
-        with self._lock:
-            self.bytes_fetched += end - begin
-        if is_last:
-            self._verify(entry)
 
     def _verify(self, entry: CacheEntry) -> None:
         """Compares a shard that has become whole with the manifest."""
@@ -315,16 +315,17 @@ class CachedShard:
             ValueError: the shard isn't the manifest's.
             shard_format.store_client.StoreError: the store failed for too long.
         """
-        self._fetch(self._cache.units_of(self._shard, indices))
         try:
+            self._fetch(self._cache.units_of(self._shard, indices))
             return self._opened().read_at(indices)
         except (RuntimeError, ValueError) as error:
             if self._cache.is_verified(self._shard):
                 raise
             _log.warning("%s; fetching the shard anew.", error)
-        # A local disk may lose what it was given (a crash of the machine, a full disk).
+        # A byte changed on the way, or the disk lost what it was given when the machine crashed.
         self._entry.forget()
-        self._close_file()
+        with self._lock:
+            self._file = None  # not closed: other threads may be reading
         self.fetch_all()
         return self._opened().read_at(indices)
 
@@ -344,12 +345,9 @@ class CachedShard:
                 self._file = self._open_file(self._entry.path, self._shard)
             return self._file
 
-    def _close_file(self) -> None:
+    def close(self) -> None:
+        """Closes the local copy, while nobody reads; may be called again."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:
             file.close()
-
-    def close(self) -> None:
-        """Closes the local copy; may be called again."""
-        self._close_file()

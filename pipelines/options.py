@@ -60,7 +60,7 @@ class WorkOptions:
     Attributes:
         shuffle_via: "files" (batch) or "worker" (stream), "engine", or "auto", by runner.
         partition_mb: text a partition holds; None: 64 in batch mode, 8 in a stream.
-        block_kb: text per tokenizer call; None: 2048 in batch mode, 512 in a stream.
+        block_kb: text per tokenizer call; None: 2048, less in a stream with a small buffer.
         threads: per worker process; None: all cores on a local runner, one elsewhere.
         progress: show progress.
     """
@@ -265,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--shuffle_via", choices=SHUFFLE_VIA, default="auto", help="who keeps what waits")
     add("--partition_mb", type=int, help="text per unit of reading; 64, in a stream 8")
-    add("--block_kb", type=int, help="text per tokenizer call; 2048, in a stream 512")
+    add("--block_kb", type=int, help="text per tokenizer call; 2048, less with a small buffer")
     add("--threads", type=int, help="per worker process; by default all cores on local runners")
     add("--progress", action=switch, default=True, help="show progress")
     return parser

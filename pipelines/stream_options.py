@@ -12,7 +12,9 @@ class StreamOptions:
         buffer_mb: of tokens that it holds at most.
         shard_records: sequences in a shard; None: a quarter of the buffer.
         max_shard_latency_secs: how long documents wait for a shard to fill up.
-        epochs: passes over the source, each in another order; 0 for no end.
+        epochs: passes over the source, each in another order; 0 for no end. On local runners: an
+            engine keeps no order between passes (tried with 4: of the documents of the later ones,
+            20 % on FnApiRunner and 38 to 91 % on Prism came before the last of the first).
         follow_source: go on with new files as they appear, until stopped.
         poll_secs: between looks for new files.
         lanes: buffers side by side, for runners that spread them over workers.

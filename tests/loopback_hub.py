@@ -126,7 +126,7 @@ class Hub:
             kind: `reset` drops the connection (RST) half way through the body; `truncated` ends it
                 cleanly there, so Content-Length betrays it; `short` sends half with a
                 Content-Length that agrees; `stall` sends half and then nothing for `seconds`;
-                `slow`, `429` and `503` are what they say.
+                `slow`, `404`, `429` and `503` are what they say.
             times: answers to spoil, -1 for all.
             method: only this HTTP method, None for any.
             skip: matching answers to let through first.

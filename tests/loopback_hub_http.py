@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.loopback_hub import Hub
 
 RepoKind = Literal["datasets", "models"]
-FaultKind = Literal["reset", "truncated", "short", "slow", "stall", "429", "503"]
+FaultKind = Literal["reset", "truncated", "short", "slow", "stall", "404", "429", "503"]
 
 _PIECE_BYTES = 1 << 20
 _SLOW_PIECES = 10
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         content: bytes | Path
         start = 0
         try:
-            if kind in ("429", "503"):
+            if kind in ("404", "429", "503"):
                 raise HubError(int(kind), "", "injected fault")
             status, headers, content, start, stop = self._route(url.path, url.query, body)
         except HubError as error:

@@ -54,14 +54,20 @@ def find_gcsd() -> Path | None:
 class StoreServer:
     """A running store with one empty bucket.
 
+    Args:
+        scheme: "gs" or "s3".
+        latency_ms: how long every answer of gs:// waits.
+        mb_per_sec: of all its answers together, 0 for no limit.
+
     Attributes:
         url: where it listens.
         environment: variables that lead every client to it: obstore, Beam, google-cloud-storage,
             google-cloud-cpp, boto3.
     """
 
-    def __init__(self, scheme: str) -> None:
+    def __init__(self, scheme: str, *, latency_ms: float = 0, mb_per_sec: float = 0) -> None:
         self.scheme = scheme
+        self._limits = [f"-latency={latency_ms}ms", f"-rate={mb_per_sec}"]
         self._folder = tempfile.TemporaryDirectory(prefix="store-server-")
         self._process = subprocess.Popen(
             self._command(), stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -79,7 +85,7 @@ class StoreServer:
         binary = find_gcsd()
         if binary is None:
             pytest.skip("no Go toolchain: tests of gs:// need it to build tests/gcsd")
-        return [str(binary), "-bucket", BUCKET]
+        return [str(binary), "-bucket", BUCKET, *self._limits]
 
     def _gs_environment(self) -> dict[str, str]:
         # A token that doesn't expire: nothing of Google's is asked for one.

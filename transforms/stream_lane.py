@@ -12,6 +12,7 @@ stream_engine instead, the same functions with the buffer in keyed state.
     publisher       shard → commit, one at a time
 """
 
+import math
 import queue
 import threading
 import time
@@ -52,7 +53,7 @@ def run_lane(plan: StreamPlan, lane: int, tokenizer: Tokenizer, executor: Execut
     """
     log = StreamLog(plan.directory, lane=lane)
     reader = _Reader(plan, lane, log, tokenizer, executor)
-    lane_loop = _Lane(plan, lane, log)
+    lane_loop = _Lane(plan, lane, log, executor)
     try:
         for item in reader.items(lane_loop.wait_secs):
             if isinstance(item, pa.RecordBatch):
@@ -73,9 +74,10 @@ def run_lane(plan: StreamPlan, lane: int, tokenizer: Tokenizer, executor: Execut
 class _Lane:
     """The buffers of a lane, and when they are drawn from."""
 
-    def __init__(self, plan: StreamPlan, lane: int, log: StreamLog) -> None:
+    def __init__(self, plan: StreamPlan, lane: int, log: StreamLog, executor: Executor) -> None:
         self._plan = plan
         self._log = log
+        self._executor = executor
         self._buffers = {
             split: ShuffleBuffer(plan, lane, number, draws=log.draws)
             for number, split in enumerate((TRAIN, VALIDATION))
@@ -120,9 +122,12 @@ class _Lane:
 
     def drain(self) -> None:
         """Publishes all that is held, and what is known of partitions."""
-        for split, buffer in self._buffers.items():
-            for part in buffer.drain():
-                self._publish([(split, part)])
+        parts = [
+            (split, part) for split, buffer in self._buffers.items() for part in buffer.drain()
+        ]
+        # Nothing is read meanwhile, so all threads write: a commit for each threadful.
+        for begin in range(0, len(parts), self._plan.threads):
+            self._publish(parts[begin : begin + self._plan.threads])
         self._publish([])
         self._collect()
         self._waiting_since = None
@@ -144,7 +149,7 @@ class _Lane:
         partitions, self.partitions = self.partitions, []
         if drawn or partitions:
             self._pending = self._publisher.submit(
-                publish, drawn, partitions, self._plan, self._log
+                publish, drawn, partitions, self._plan, self._log, self._executor
             )
         held = any(not buffer.is_empty for buffer in self._buffers.values())
         self._waiting_since = time.monotonic() if held else None
@@ -179,6 +184,7 @@ class _Reader:
         self._executor = executor
         self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(_QUEUED_BLOCKS)
         self._closed = threading.Event()
+        self._stopping, self._looked = False, -math.inf
         self._thread = threading.Thread(target=self._run, name="read-stream", daemon=True)
         self.num_partitions = 0
 
@@ -268,7 +274,11 @@ class _Reader:
                     yield partition
 
     def _is_stopping(self) -> bool:
-        return self._closed.is_set() or self._plan.is_stopping
+        """Looks for the plan's stop file, which may be on a store, now and then only."""
+        now = time.monotonic()
+        if not self._stopping and now - self._looked > _STOP_POLL_SECS:
+            self._looked, self._stopping = now, self._plan.is_stopping
+        return self._closed.is_set() or self._stopping
 
     def _sleep(self, secs: float) -> None:
         until = time.monotonic() + secs

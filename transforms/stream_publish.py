@@ -9,6 +9,7 @@ time.
 import fnmatch
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import Executor
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +28,19 @@ def publish(
     partitions: Iterable[PartitionRead],
     plan: StreamPlan,
     log: StreamLog,
+    executor: Executor,
 ) -> tuple[ShardCommit, ...]:
-    """Writes a shard for each (split, documents) and commits them together; returns them."""
-    shards = tuple(write_stream_shard(split, documents, plan) for split, documents in drawn)
+    """Writes a shard for each (split, documents) and commits them together; returns them.
+
+    Args:
+        drawn: written side by side.
+        partitions: whose ends go into the same commit.
+        plan: of the stream.
+        log: appended to.
+        executor: writes.
+    """
+    writes = [executor.submit(write_stream_shard, *part, plan) for part in drawn]
+    shards = tuple(write.result() for write in writes)
     log.commit(shards, partitions)
     return shards
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loaders.hub.cache import TokenCache, read_json, write_whole
+from loaders.hub.options import FetchOptions
+from loaders.hub.retry import Retry
 from sources.options import SourceOptions
 
 if TYPE_CHECKING:  # sources.resolve imports datasets
@@ -48,11 +50,14 @@ class Catalog:
         return identity
 
 
-def open_catalog(options: SourceOptions, *, lanes: int, cache_dir: Path | None) -> Catalog:
+def open_catalog(
+    options: SourceOptions, *, lanes: int, cache_dir: Path | None, fetch: FetchOptions
+) -> Catalog:
     """Resolves the source and lists its partitions, from the cache where it has them.
 
     Raises:
         ValueError: as `sources.resolve.resolve`.
+        StreamError: footers can't be read.
     """
     from sources.resolve import resolve
 
@@ -72,7 +77,7 @@ def open_catalog(options: SourceOptions, *, lanes: int, cache_dir: Path | None) 
                 )
             return catalog
     source = resolve(options)
-    catalog = Catalog(source, tuple(_list_partitions(source, lanes)))
+    catalog = Catalog(source, tuple(_list_partitions(source, lanes, fetch)))
     is_pinned = source.options.revision == source.commit and len(source.commit) == _COMMIT_LENGTH
     if kept_at is not None and is_pinned:
         try:
@@ -84,23 +89,25 @@ def open_catalog(options: SourceOptions, *, lanes: int, cache_dir: Path | None) 
     return catalog
 
 
-def _list_partitions(source: "Source", lanes: int) -> list["Partition"]:
+def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list["Partition"]:
     from sources.partitions import list_partitions, split_partition
 
     options, spec = source.options, source.read_spec
-    coarse = list(
-        list_partitions(
-            source.files,
-            spec,
-            skip_documents=options.skip_documents,
-            max_documents=options.max_documents,
-        )
+    retry = Retry(fetch, threading.Event())
+    window = {"skip_documents": options.skip_documents, "max_documents": options.max_documents}
+    coarse = retry.call(
+        source.files[0].url, lambda: list(list_partitions(source.files, spec, **window))
     )
     if len(coarse) >= lanes * _FILES_PER_LANE:
         return coarse
+
+    def split(part: "Partition") -> list["Partition"]:
+        return retry.call(
+            part.files[0].url, lambda: list(split_partition(part, spec, _PARTITION_BYTES))
+        )
+
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        split = pool.map(lambda part: list(split_partition(part, spec, _PARTITION_BYTES)), coarse)
-        return [partition for parts in split for partition in parts]
+        return [partition for parts in pool.map(split, coarse) for partition in parts]
 
 
 class RowGroups:

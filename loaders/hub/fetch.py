@@ -7,7 +7,6 @@ raises with the file, the row and what was tried. Rows are read by `sources.read
 
 import contextlib
 import dataclasses
-import logging
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -18,23 +17,13 @@ import numpy as np
 from loaders.hub.cache import TokenBlock
 from loaders.hub.catalog import RowGroups
 from loaders.hub.options import FetchOptions
-from loaders.hub.retry import is_transient, wait_secs
+from loaders.hub.retry import Retry, Stopped, StreamError
 
 if TYPE_CHECKING:
     from sources.partitions import Partition
     from sources.read import TextBlock
     from sources.resolve import ReadSpec, SourceFile
     from tokens.tokenizer import Tokenizer
-
-_log = logging.getLogger("shardstream.loaders")
-
-
-class StreamError(RuntimeError):
-    """Documents can't be read, or no longer; the message says which and what was tried."""
-
-
-class Stopped(Exception):
-    """The stream was closed while it waited."""
 
 
 class Counts:
@@ -105,7 +94,7 @@ class Fetcher:
         """
         from sources.read import read_blocks
 
-        failed = 0
+        retry, failed = Retry(self.options, self.stopping), 0
         while (rest := self._rest_of(partition, passed)) is not None:
             blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes)
             with contextlib.closing(blocks):
@@ -119,17 +108,14 @@ class Fetcher:
                     raise
                 except Exception as error:
                     failed += 1
-                    self._wait(partition.files[0], origin + passed, failed, error)
+                    self.counts.add({"failed_reads": 1})
+                    with self._note(f"{partition.files[0].url}, attempt {failed + 1} ({error})"):
+                        retry.failed(partition.files[0].url, origin + passed, failed, error)
 
     def first_rows(self, file: "SourceFile") -> np.ndarray:
         """Returns int64[groups + 1]: where a parquet file's row groups begin, and its rows."""
-        failed = 0
-        while True:
-            try:
-                return self.row_groups.first_rows(file)
-            except Exception as error:
-                failed += 1
-                self._wait(file, 0, failed, error)
+        retry = Retry(self.options, self.stopping)
+        return retry.call(file.url, lambda: self.row_groups.first_rows(file))
 
     def _next(
         self, blocks: Iterator["TextBlock"], partition: "Partition", row: int
@@ -183,30 +169,6 @@ class Fetcher:
         dead = {reason: [row + shift for row in found] for reason, found in dead.items()}
         tokens = as_binary(encoded, np.dtype(tokenizer.token_dtype))
         return TokenBlock(first_row, first_row + text.num_read, rows + shift, tokens, dead)
-
-    def _wait(self, file: "SourceFile", row: int, failed: int, error: Exception) -> None:
-        """Waits before the next attempt.
-
-        Raises:
-            StreamError: the error is final, or there were attempts enough.
-            Stopped: the stream was closed.
-        """
-        where = f"{file.url}, row {row}"
-        what = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
-        if "://" not in file.url or not is_transient(error):
-            raise StreamError(f"{where}: can't be read ({what}).") from error
-        if failed > self.options.retries:
-            raise StreamError(
-                f"{where}: {failed} attempts in a row brought no document (the last: {what}). "
-                "Check the network and the file. get_state() after the last batch is where to go "
-                "on; retries=... allows more attempts."
-            ) from error
-        pause = wait_secs(error, failed, self.options.retry_secs)
-        _log.warning("%s: %s; attempt %d in %.1f s", where, what, failed + 1, pause)
-        self.counts.add({"retries": 1})
-        with self._note(f"{where}, attempt {failed + 1} after {what}"):
-            if self.stopping.wait(pause):
-                raise Stopped
 
     @contextlib.contextmanager
     def _note(self, text: str) -> Iterator[None]:

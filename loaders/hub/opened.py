@@ -139,7 +139,9 @@ def open_stream(options: StreamOptions, shares: int) -> Opened:
     fetch = options.fetch
     cache_dir = None if fetch.cache_dir is None else Path(fetch.cache_dir).expanduser()
     tokenizer = open_tokenizer(_kept_tokenizer(options.tokenizer, cache_dir))
-    catalog = open_catalog(options.source, lanes=options.order.lanes, cache_dir=cache_dir)
+    catalog = open_catalog(
+        options.source, lanes=options.order.lanes, cache_dir=cache_dir, fetch=fetch
+    )
     identity = _token_identity(options, catalog, tokenizer)
     cache = None
     if cache_dir is not None:

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import logging
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -123,7 +122,7 @@ class HubStream(Batches):
         self._part = _Part(
             options, self._opened.tokenizer.fill_id, may_pad=shares > 1 and order.epochs is not None
         )
-        self._stopping = threading.Event()
+        self._num_steps: int | None = None
         read = ReadOptions(
             prefetch=options.fetch.prefetch,
             stall_secs=options.fetch.stall_secs,
@@ -148,10 +147,15 @@ class HubStream(Batches):
         """The pinned commit of the source, or a hash of its files."""
         return self._opened.catalog.source.commit
 
+    @property
+    def num_steps(self) -> int | None:
+        """Batches from the very first to the last, None before the end was met."""
+        return self._num_steps
+
     def stats(self) -> dict[str, int]:
         """Returns counts of what was read so far, ahead of the caller and after set_state again.
 
-        Names: documents, tokens, retries, and dead_letters/REASON of what became no tokens.
+        Names: documents, tokens, failed_reads, and dead_letters/REASON of what became no tokens.
         """
         return self._counts.as_dict()
 
@@ -165,9 +169,6 @@ class HubStream(Batches):
             f"batch_at({step}): a stream has no random access; set_state() goes back to a state, "
             "skip() goes on, and a dataset directory (pipelines.preprocess) has it"
         )
-
-    def __len__(self) -> int:
-        raise TypeError("a stream doesn't know its number of batches before its end")
 
     # State.
 
@@ -205,16 +206,20 @@ class HubStream(Batches):
     # What Batches asks.
 
     def __next__(self) -> dict[str, Any]:
-        batch = super().__next__()
+        try:
+            batch = super().__next__()
+        except StopIteration:
+            self._num_steps = self._step
+            raise
         self._journal.at(self._step)  # forgets what lies behind
         return batch
 
-    def _rows_from(self, step: int, executor: ThreadPoolExecutor) -> Iterator[tuple[int, Rows]]:
-        self._stopping = threading.Event()
-        weakref.finalize(self, self._stopping.set)
+    def _rows_from(
+        self, step: int, executor: ThreadPoolExecutor, closing: threading.Event
+    ) -> Iterator[tuple[int, Rows]]:
         positions = self._journal.restart(step)
         reader = self._opened.reader(
-            counts=self._counts, stopping=self._stopping, reading=self._part.shards.reading
+            counts=self._counts, stopping=closing, reading=self._part.shards.reading
         )
         plans = {share: self._opened.share_plan(share, reader) for share in self._own_shares}
         most = self._options.fetch.prefetch
@@ -254,10 +259,6 @@ class HubStream(Batches):
                 f"the state has {name}={state.get(name)!r}, this stream {mine!r}: its batches "
                 f"would be others. Open the stream with {name}={state.get(name)!r} to go on."
             )
-
-    def _stop(self) -> None:
-        self._stopping.set()
-        super()._stop()
 
 
 class _Part:

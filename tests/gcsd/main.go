@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fsouza/fake-gcs-server/fakestorage"
 )
@@ -34,6 +35,8 @@ import (
 func main() {
 	address := flag.String("addr", "127.0.0.1:0", "host:port to listen on; port 0 takes a free one")
 	bucket := flag.String("bucket", "bkt", "a bucket to start with")
+	latency := flag.Duration("latency", 0, "how long every answer waits")
+	rate := flag.Float64("rate", 0, "MB a second of all answers together, 0 for no limit")
 	flag.Parse()
 	listener, err := net.Listen("tcp", *address)
 	if err != nil {
@@ -47,7 +50,7 @@ func main() {
 		log.Fatal(err)
 	}
 	fake.CreateBucketWithOpts(fakestorage.CreateBucketOpts{Name: *bucket})
-	s := &server{next: fake.HTTPHandler(), uploads: map[string]*upload{}}
+	s := &server{next: fake.HTTPHandler(), uploads: map[string]*upload{}, latency: *latency, rate: *rate * 1e6}
 	fmt.Println("http://" + bound)
 	os.Stdout.Sync()
 	log.Fatal(http.Serve(listener, s))
@@ -63,9 +66,35 @@ type server struct {
 	next    http.Handler
 	mutex   sync.Mutex
 	uploads map[string]*upload
+	latency time.Duration
+	rate    float64
+	free    time.Time // when all that was answered so far has left
+}
+
+// slowWriter lets bytes go at the server's rate.
+type slowWriter struct {
+	http.ResponseWriter
+	server *server
+}
+
+func (w slowWriter) Write(data []byte) (int, error) {
+	s := w.server
+	s.mutex.Lock()
+	if now := time.Now(); s.free.Before(now) {
+		s.free = now
+	}
+	s.free = s.free.Add(time.Duration(float64(len(data)) / s.rate * 1e9))
+	wait := time.Until(s.free)
+	s.mutex.Unlock()
+	time.Sleep(wait)
+	return w.ResponseWriter.Write(data)
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(s.latency)
+	if s.rate > 0 {
+		w = slowWriter{w, s}
+	}
 	if r.URL.Path == "/batch/storage/v1" {
 		nameBatchParts(r)
 	}

@@ -1,7 +1,6 @@
 """A stream that tests let grow, commit by commit: real shards, a real log, on disk."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 from shard_format import naming
@@ -19,6 +18,7 @@ class GrowingStream:
         records: of each shard to come.
         validation: places, among the shards, of those that belong to that split.
         seed: of content and plan.
+        root: where the stream is; in the folder by default.
         **options: of build_dataset.
     """
 
@@ -29,10 +29,11 @@ class GrowingStream:
         *,
         validation: tuple[int, ...] = (),
         seed: int = 0,
+        root: str | None = None,
         **options,
     ) -> None:
         self._whole = build_dataset(folder / "whole", records, seed=seed, **options)
-        self.path = folder / "stream"
+        self.path = root or folder / "stream"
         self.directory = Directory(self.path)
         shards = []
         for place, shard in enumerate(self._whole.manifest.shards):
@@ -55,9 +56,7 @@ class GrowingStream:
         fresh = self.shards[self._committed : self._committed + count]
         for shard in fresh:
             for name in (shard.file, naming.provenance_name(shard.file)):
-                target = self.directory.path(name)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copy(self._whole.path / name, target)
+                self.directory.write(name, (self._whole.path / name).read_bytes())
         commit = Commit(
             sequence=self._commits,
             writer="test",
@@ -82,4 +81,4 @@ class GrowingStream:
     @property
     def dataset(self) -> Dataset:
         """What all shards to come hold, at the stream's path."""
-        return dataclasses.replace(self._whole, path=self.path)
+        return dataclasses.replace(self._whole, path=Path(self.path))

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from loaders import Loader, Mixture
+from shard_format import naming
 from tests.loaders.conftest import PAD_ID, Dataset
 from tests.loaders.growing_stream import GrowingStream
 from tests.loaders.test_bad_records import damage
@@ -252,6 +253,21 @@ def test_a_bad_record_is_skipped_while_following(stream: GrowingStream) -> None:
     assert np.array_equal(np.sort(found[found != PAD_ID]), np.setdiff1d(range(318), [PAD_ID, 7]))
 
 
+def test_a_stream_on_a_store_is_followed(gs_root: str, tmp_path: Path, whole: np.ndarray) -> None:
+    stream = GrowingStream(tmp_path, SHARDS, root=f"{gs_root}/stream")
+    stream.commit(2)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        batches = available(loader)
+        state = loader.get_state()
+        stream.commit(1)
+        stream.complete()
+        batches += list(loader)
+    assert np.array_equal(firsts(batches), whole)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        loader.set_state(state)
+        assert np.array_equal(firsts(list(loader)), whole[state["step"] :])
+
+
 # Mistakes.
 
 
@@ -323,9 +339,35 @@ def test_a_dataset_rebuilt_meanwhile_is_noticed(stream: GrowingStream, tmp_path:
             list(loader)
 
 
+def test_a_stream_started_again_meanwhile_is_noticed(stream: GrowingStream, tmp_path) -> None:
+    stream.commit(2)
+    with follow(stream) as loader:
+        available(loader)
+        again = GrowingStream(tmp_path / "again", (9, *SHARDS))
+        again.commit(1)
+        again.commit(3)
+        for name in (naming.commit_name(0), naming.commit_name(1)):
+            stream.directory.write(name, again.directory.read(name))
+        with pytest.raises(ValueError, match="another stream is being written here"):
+            list(loader)
+
+
 def test_a_stream_that_ends_before_a_batch_is_refused(tmp_path: Path) -> None:
     stream = GrowingStream(tmp_path, (5,))
     with follow(stream) as loader:
         stream.complete()
         with pytest.raises(ValueError, match="has 5 sequences, expected at least one batch of 8"):
             next(loader)
+
+
+def test_a_stream_on_a_store_gives_the_batches_of_a_local_one(gs_root: str, tmp_path: Path) -> None:
+    found = {}
+    for root in (None, gs_root):
+        stream = GrowingStream(tmp_path / str(root is None), SHARDS, root=root)
+        stream.commit(4)
+        with follow(stream, cache_dir=tmp_path / "cache") as loader:
+            batches = [next(loader)]
+            stream.complete()
+            batches += list(loader)
+        found[root] = firsts(batches)
+    np.testing.assert_array_equal(found[gs_root], found[None])

@@ -80,3 +80,14 @@ def test_engine_follows_a_growing_folder_on_prism_streaming(
     run.terminate()  # what was found is still read, shuffled and committed
     assert documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet")
     assert not (out / naming.WORK_DIRECTORY).exists()
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_engine_refuses_several_epochs_and_says_what_to_do(
+    tmp_path: Path, sample_files: list[str], tokenizer_directory: str, epochs: int
+) -> None:
+    flags = parquet_flags(sample_files[:1], tokenizer_directory)
+    with pytest.raises(
+        ValueError, match=r"passes would run into each other.*Loader\(\.\.\., epoch"
+    ):
+        build(tmp_path, *flags, *ENGINE, "--epochs", epochs)
