@@ -173,8 +173,9 @@ class ShardSet:
             done += end - int(index)
 
     def expect_part(self, records: np.ndarray) -> None:
-        """Begins to fetch what read_part of the same records will read, from a store."""
-        if self._cache is not None and records[0] != PADDING:
+        """Begins to fetch what read_part of the same records will read; for stores only."""
+        assert self._cache is not None
+        if records[0] != PADDING:
             shard, index = self.locate(records)
             self._cache.expect(self.shards[int(shard[0])], index)
 

@@ -70,8 +70,9 @@ class Source:
         """Starts reading any records into rows, a task for a few shards each."""
         parts = self.shards.by_shard(records)
         tasks = []
-        for part in parts:
-            self.shards.expect_part(records[part])
+        if not self.shards.is_local:
+            for part in parts:
+                self.shards.expect_part(records[part])
         for group in _groups(parts, _TASK_RECORDS):
             tasks.append(self.executor.submit(self._read_parts, group, records, into, rows))
         return tasks
