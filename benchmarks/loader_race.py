@@ -127,10 +127,12 @@ def race(
 ) -> dict[str, tuple[float, str]]:
     """Returns, by contender, its best tokens a second and the setting that gave them."""
     best: dict[str, tuple[float, str]] = {}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for field in fields:
             for name, settings in field.settings.items():
                 for index in finalists.get(name, []):
                     rate = field.time(name, index, seconds) or 0.0
                     best[name] = max(best.get(name, (0.0, "")), (rate, settings[index]))
+        rates = ", ".join(f"{name} {rate / 1e6:.0f}" for name, (rate, _) in best.items())
+        print(f"# best of {turn + 1} rounds, Mtok/s: {rates}", flush=True)
     return best

@@ -3,8 +3,10 @@
 import json
 import pickle
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from loaders import GrainSource, Loader, Mixture, as_grain, orbax_args
 from tests.loaders.conftest import Dataset
@@ -101,6 +103,80 @@ def test_grain_source_under_a_grain_pipeline(dataset: Dataset) -> None:
     assert np.array_equal(rows[np.argsort(rows[:, 0])], dataset.tokens)
     filled = np.concatenate([(batch["segment_ids"] > 0).sum(axis=1) for batch in batches])
     assert sorted(filled) == sorted(dataset.lengths.sum(axis=1))
+
+
+class MaxTextIterator:
+    """What MaxText's MultiHostDataLoadIterator does with a Grain iterator, by its public parts."""
+
+    def __init__(self, local_iterator, mesh: jax.sharding.Mesh) -> None:
+        self.local_iterator = local_iterator
+        self._sharding = NamedSharding(mesh, PartitionSpec("data"))
+
+    def __next__(self) -> dict[str, jax.Array]:
+        batch = next(self.local_iterator)
+        return {
+            name: jax.make_array_from_process_local_data(self._sharding, array)
+            for name, array in batch.items()
+        }
+
+
+def test_as_grain_feeds_a_maxtext_style_trainer_and_its_checkpoints(dataset, tmp_path) -> None:
+    grain = pytest.importorskip("grain")
+    ocp = pytest.importorskip("orbax.checkpoint")
+    from grain.checkpoint import CheckpointRestore, CheckpointSave
+
+    mesh = jax.make_mesh((1,), ("data",))
+
+    def make_iterator() -> MaxTextIterator:
+        return MaxTextIterator(as_grain(make_loader(dataset, fields="maxtext")), mesh)
+
+    data = make_iterator()
+    assert isinstance(data.local_iterator, grain.DatasetIterator)
+    batches = [next(data) for _ in range(12)]
+    assert list(batches[0]) == [
+        *("inputs", "inputs_position", "inputs_segmentation"),
+        *("targets", "targets_position", "targets_segmentation"),
+    ]
+    assert {(array.shape, str(array.dtype)) for array in batches[0].values()} == {
+        ((4, 16), "int32")
+    }
+    with ocp.CheckpointManager(tmp_path / "run") as manager:
+        manager.save(12, args=ocp.args.Composite(iter=CheckpointSave(data.local_iterator)))
+        manager.wait_until_finished()
+        following = next(data)
+        data.local_iterator.close()
+        again = make_iterator()
+        manager.restore(12, args=ocp.args.Composite(iter=CheckpointRestore(again.local_iterator)))
+    found = next(again)
+    assert all(np.array_equal(found[name], following[name]) for name in following)
+    again.local_iterator.close()
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_grain_source_under_maxtexts_pipeline(dataset: Dataset, hosts: int) -> None:
+    # As in MaxText's grain pipeline: shuffle, repeat, a slice a host, batch, iterate with threads.
+    grain = pytest.importorskip("grain")
+
+    def make_iterator(host: int):
+        source = GrainSource(dataset.path, fields="maxtext")
+        data = grain.MapDataset.source(source).shuffle(seed=3).repeat(2)[host::hosts]
+        data = data.batch(10 // hosts, drop_remainder=True)
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+        return iter(data.to_iter_dataset(options))
+
+    rows = []
+    for host in range(hosts):
+        iterator = make_iterator(host)
+        batches = [next(iterator) for _ in range(7)]
+        state = iterator.get_state()
+        tail = list(iterator)
+        again = make_iterator(host)
+        again.set_state(state)
+        for batch, expected in zip(list(again), tail, strict=True):
+            assert all(np.array_equal(batch[name], expected[name]) for name in expected)
+        rows += [batch["inputs"] for batch in batches + tail]
+    firsts = np.concatenate(rows)[:, 0]
+    assert np.array_equal(np.bincount(firsts), np.full(100, 2))
 
 
 def test_grain_source_by_itself(dataset: Dataset) -> None:

@@ -5,12 +5,16 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from loaders import Loader
+from loaders.device import Delivery
 from tests.loaders.conftest import Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +164,34 @@ def test_leaving_the_interpreter_without_close_ends_at_once(larger: Dataset) -> 
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_next_batch_is_on_its_way_while_one_is_used(larger: Dataset, monkeypatch) -> None:
+    placed = []
+    deliver = Delivery.deliver
+    monkeypatch.setattr(
+        Delivery, "deliver", lambda self, batch: placed.append(1) or deliver(self, batch)
+    )
+    sharding = NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec("data"))
+    with Loader(larger.path, batch_size=4, shuffle="none", sharding=sharding) as loader:
+        loader.start_prefetch()
+        while not loader._prefetcher.is_ready():
+            time.sleep(0.01)
+        for step in range(1, 5):
+            next(loader)
+            assert len(placed) == step + 1
+
+
+@pytest.mark.parametrize("token_dtype", ["uint16", "uint32"])
+def test_ids_travel_narrow_to_an_accelerator_and_are_widened_there(make_dataset, token_dtype):
+    dataset = make_dataset((20,), token_dtype=token_dtype)
+    with Loader(dataset.path, batch_size=20, shuffle="none") as loader:
+        loader._delivery._is_cpu = False  # as on an accelerator; the transfer is to the CPU
+        waiting = loader._delivery.prepare({"tokens": dataset.tokens.astype(token_dtype)})
+        assert waiting["tokens"].dtype == token_dtype
+        batch = next(loader)
+    assert batch["tokens"].dtype == np.int32
+    assert np.array_equal(batch["tokens"], dataset.tokens)
 
 
 def test_rows_of_a_process_without_sharding(larger: Dataset) -> None:

@@ -1,16 +1,10 @@
 """What a trainer sees: batches, shapes, epochs, errors, and nothing left behind."""
 
-import gc
-import logging
-import threading
-import time
-
 import jax
 import numpy as np
 import pytest
 
 from loaders import Loader
-from loaders.reader import ShardSet
 from shard_format.shard_file import ShardOptions
 from tests.loaders.conftest import PAD_ID, Dataset
 
@@ -240,64 +234,3 @@ def test_incomplete_dataset_raises(make_dataset) -> None:
     dataset = make_dataset((10,), status="incomplete")
     with pytest.raises(ValueError, match="the dataset is incomplete, expected complete"):
         Loader(dataset.path, batch_size=8)
-
-
-# Life.
-
-
-def threads_of_loaders() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("shardstream")]
-
-
-def test_nothing_is_left_after_close_end_or_garbage_collection(larger: Dataset) -> None:
-    loader = numpy_loader(larger)
-    next(loader)
-    assert threads_of_loaders()
-    loader.close()
-    loader.close()
-    assert not threads_of_loaders()
-    with pytest.raises(ValueError, match="this loader is closed"):
-        next(loader)
-    for _ in numpy_loader(larger):
-        pass
-    assert not threads_of_loaders()
-    loader = numpy_loader(larger, epochs=None)
-    next(loader)
-    del loader
-    gc.collect()
-    assert not threads_of_loaders()
-
-
-def test_no_end_has_no_length_and_goes_on(dataset: Dataset) -> None:
-    with numpy_loader(dataset, epochs=None, batch_size=50) as loader:
-        rows = firsts([next(loader) for _ in range(10)])
-        with pytest.raises(TypeError, match="no length"):
-            len(loader)
-        assert loader.epoch == 5
-    assert np.array_equal(np.bincount(rows), np.full(100, 5))
-
-
-def test_stall_is_logged_with_its_cause(larger: Dataset, monkeypatch, caplog) -> None:
-    read_range = ShardSet._read
-
-    def slow(self, *arguments):
-        self._reading[threading.get_ident()] = self.shards[arguments[0]].file
-        time.sleep(0.3)
-        read_range(self, *arguments)
-
-    monkeypatch.setattr(ShardSet, "_read", slow)
-    with (
-        caplog.at_level(logging.WARNING, "shardstream.loaders"),
-        numpy_loader(larger, shuffle="none", stall_secs=0.1) as loader,
-    ):
-        next(loader)
-    assert "no batch for 0.1 s: reading train-00000-of-00005.array_record" in caplog.text
-
-
-def test_reader_errors_reach_the_caller_again_and_again(make_dataset) -> None:
-    dataset = make_dataset((50,))
-    (dataset.path / dataset.manifest.shards[0].file).unlink()
-    with numpy_loader(dataset) as loader:
-        for _ in range(2):
-            with pytest.raises(ValueError, match=r"expected \d+ bytes .*, there is no such file"):
-                next(loader)

@@ -72,6 +72,28 @@ def test_state_continues_on_another_number_of_hosts(larger, options, hosts) -> N
             assert np.array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("options", ORDERS[:2] + ORDERS[3:])
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_state_of_every_step_of_one_host_continues_on_several(dataset, options, hosts) -> None:
+    options = {**options, "batch_size": 8}
+    with numpy_loader(dataset, **options) as loader:
+        states, expected = [], []
+        for batch in loader:
+            expected.append(batch["tokens"])
+            states.append(loader.get_state())
+    for step, state in enumerate(states, 1):
+        tails = []
+        for host in range(hosts):
+            with numpy_loader(
+                dataset, process_index=host, process_count=hosts, **options
+            ) as loader:
+                loader.set_state(state)
+                tails.append(tokens_of(loader))
+        joined = [np.concatenate(rows) for rows in zip(*tails, strict=True)]
+        assert len(joined) == len(expected) - step
+        assert all(map(np.array_equal, joined, expected[step:]))
+
+
 def test_threads_prefetch_and_earlier_reads_do_not_change_batches(larger: Dataset) -> None:
     with numpy_loader(larger, buffer_size=100) as loader:
         expected = tokens_of(loader)

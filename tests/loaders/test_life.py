@@ -1,0 +1,138 @@
+"""What a loader takes and leaves: threads, files, memory, bytes read; stalls and errors."""
+
+import contextlib
+import gc
+import logging
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaders import Loader
+from loaders.reader import ShardSet
+from tests.loaders.conftest import Dataset
+
+SHUFFLES = ["buffer", "global", "none"]
+
+
+def numpy_loader(dataset: Dataset, **options) -> Loader:
+    return Loader(dataset.path, **{"batch_size": 8, "buffer_size": 64, "output": "numpy"} | options)
+
+
+def threads_of_loaders() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("shardstream")]
+
+
+def test_nothing_is_left_after_close_end_or_garbage_collection(larger: Dataset) -> None:
+    loader = numpy_loader(larger)
+    next(loader)
+    assert threads_of_loaders()
+    loader.close()
+    loader.close()
+    assert not threads_of_loaders()
+    with pytest.raises(ValueError, match="this loader is closed"):
+        next(loader)
+    for _ in numpy_loader(larger):
+        pass
+    assert not threads_of_loaders()
+    loader = numpy_loader(larger, epochs=None)
+    next(loader)
+    del loader
+    gc.collect()
+    assert not threads_of_loaders()
+
+
+def open_files() -> list[str]:
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.append(str(descriptor.readlink()))
+    return [name for name in names if name.endswith(".array_record")]
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_no_file_nor_shared_memory_is_left_after_close(larger: Dataset, shuffle: str) -> None:
+    with numpy_loader(larger, shuffle=shuffle) as loader:
+        next(loader)
+        loader.batch_at(70)
+        assert open_files()
+    assert not open_files()
+    assert "/dev/shm" not in Path("/proc/self/maps").read_text()
+    assert sorted(path.name for path in larger.path.iterdir()) == sorted(
+        [*(shard.file for shard in larger.manifest.shards), "dataset.json", "provenance"]
+    )
+
+
+@pytest.mark.parametrize("fields", [("tokens",), ("tokens", "segment_ids")])
+def test_buffer_bytes_bounds_the_memory_that_the_buffer_takes(make_dataset, fields) -> None:
+    dataset = make_dataset((1500, 1500), sequence_length=512)
+    with numpy_loader(dataset, buffer_size=1000, fields=fields, prefetch=1) as loader:
+        next(loader)
+        loader.close()
+    tracemalloc.start()
+    with numpy_loader(dataset, buffer_size=1000, fields=fields, prefetch=1) as loader:
+        assert 1000 * 1024 <= loader.buffer_bytes <= 1500 * 1048
+        for _ in loader:
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Beside the buffer: a chunk and its fields, two blocks being read.
+    assert loader.buffer_bytes < peak < 3 * loader.buffer_bytes
+
+
+def bytes_read() -> int:
+    """What this process read by system calls, from the page cache too."""
+    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counters["rchar"])
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_a_host_reads_no_more_than_its_share_from_the_files(make_dataset, shuffle, hosts) -> None:
+    dataset = make_dataset((1500, 1500), sequence_length=2048)
+    options = {"shuffle": shuffle, "batch_size": 16, "buffer_size": 400}
+    for host in range(hosts):
+        before = bytes_read()
+        with numpy_loader(dataset, process_index=host, process_count=hosts, **options) as loader:
+            for _ in loader:
+                pass
+        # Beside records: ArrayRecord reads the last megabyte of a file to open it.
+        assert bytes_read() - before <= 1.25 * 3000 * 4112 / hosts + 2 * 1.01 * 2**20
+
+
+def test_no_end_has_no_length_and_goes_on(dataset: Dataset) -> None:
+    with numpy_loader(dataset, epochs=None, batch_size=50) as loader:
+        rows = np.concatenate([next(loader)["tokens"][:, 0] for _ in range(10)])
+        with pytest.raises(TypeError, match="no length"):
+            len(loader)
+        assert loader.epoch == 5
+    assert np.array_equal(np.bincount(rows), np.full(100, 5))
+
+
+def test_stall_is_logged_with_its_cause(larger: Dataset, monkeypatch, caplog) -> None:
+    read_range = ShardSet._read
+
+    def slow(self, *arguments):
+        self._reading[threading.get_ident()] = self.shards[arguments[0]].file
+        time.sleep(0.3)
+        read_range(self, *arguments)
+
+    monkeypatch.setattr(ShardSet, "_read", slow)
+    with (
+        caplog.at_level(logging.WARNING, "shardstream.loaders"),
+        numpy_loader(larger, shuffle="none", stall_secs=0.1) as loader,
+    ):
+        next(loader)
+    assert "no batch for 0.1 s: reading train-00000-of-00005.array_record" in caplog.text
+
+
+def test_reader_errors_reach_the_caller_again_and_again(make_dataset) -> None:
+    dataset = make_dataset((50,))
+    (dataset.path / dataset.manifest.shards[0].file).unlink()
+    with numpy_loader(dataset) as loader:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"expected \d+ bytes .*, there is no such file"):
+                next(loader)
