@@ -31,9 +31,8 @@ from shard_format.keys import mix64
 FRACTION_BITS = np.uint64(10)  # of a record, in the keys that delays are compared by
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
-# A call of ArrayRecord costs about 2 ms beside its records: 256 records of 4 KB a call read at 155
-# Mtok/s of CPU time, 1,024 at 255. Larger blocks mix less, so they stay under a twelfth of the
-# buffer.
+# A block is one position in a file: on disks and stores larger ones cost less. They also mix less,
+# so they stay under a twelfth of the buffer.
 _BLOCK_BYTES = 2**22
 _BLOCKS_PER_BUFFER = 12
 _LEAST_BUFFER_PER_LANE = 8

@@ -10,7 +10,7 @@ import threading
 import time
 
 from shard_format import naming
-from shard_format.commit_log import read_commits
+from shard_format.commit_log import Commit, read_commits
 from shard_format.manifest import Manifest, Shard, read_manifest
 from shard_format.storage import Directory
 
@@ -42,7 +42,7 @@ class FollowedLog:
         self.is_complete = False
         self._directory, self._manifest, self._split = directory, manifest, split
         self._timeout_secs = timeout_secs
-        self._next_commit = 0
+        self._last_commit: Commit | None = None
         self._hashes = [hashlib.sha256(manifest.plan_fingerprint.encode()).hexdigest()]
         self._waiting_since: float | None = None
         self._pause_secs = _FIRST_PAUSE_SECS
@@ -63,13 +63,16 @@ class FollowedLog:
         with self._lock:
             if self.is_complete:
                 return False
-            before = self._next_commit
-            for commit in read_commits(self._directory, self._next_commit):
-                self._add([e.shard for e in commit.shards if e.shard.split == self._split])
-                self._next_commit = commit.sequence + 1
-            if self._next_commit == before:
+            fresh = list(read_commits(self._directory, self._next_commit))
+            if fresh:
+                self._check_last_commit()
+                for commit in fresh:
+                    self._add([e.shard for e in commit.shards if e.shard.split == self._split])
+                self._last_commit = fresh[-1]
+            else:
                 manifest = read_manifest(self._directory, allow=STATUSES)
-                self._check_same(manifest)
+                if manifest.plan_fingerprint != self._manifest.plan_fingerprint:
+                    raise self._another_stream()
                 if manifest.status == "following":
                     return False
                 self._complete(manifest)
@@ -134,9 +137,20 @@ class FollowedLog:
         self._add(shards[known:])
         self.is_complete = True
 
-    def _check_same(self, manifest: Manifest) -> None:
-        if manifest.plan_fingerprint != self._manifest.plan_fingerprint:
-            raise ValueError(
-                f"{self._directory}: another stream is being written here than the one that this "
-                "loader follows. Build the loader again and start from its first batch."
-            )
+    @property
+    def _next_commit(self) -> int:
+        return 0 if self._last_commit is None else self._last_commit.sequence + 1
+
+    def _check_last_commit(self) -> None:
+        """Notices a stream that was started again in the same place (--overwrite)."""
+        if self._last_commit is None:
+            return
+        now = next(read_commits(self._directory, self._last_commit.sequence), None)
+        if now != self._last_commit:
+            raise self._another_stream()
+
+    def _another_stream(self) -> ValueError:
+        return ValueError(
+            f"{self._directory}: another stream is being written here than the one that this "
+            "loader follows. Build the loader again and start from its first batch."
+        )

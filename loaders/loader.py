@@ -26,7 +26,9 @@ class Loader(Batches):
             batch["tokens"]  # int32[64, L]
 
     Args:
-        path: dataset directory, as `pipelines.preprocess` writes it.
+        path: dataset directory, as `pipelines.preprocess` writes it: a path, gs://bucket/prefix or
+            s3://bucket/prefix. Shards of a store are fetched ahead of need into a cache on this
+            host's disk, which all its processes share; later epochs read it alone.
         sharding: of global arrays [batch_size, L], for example NamedSharding(mesh, P("data")). Each
             process then reads the rows its devices hold, and batches are global jax.Arrays.
         process_index: this host among process_count, both JAX's own by default; without a sharding
@@ -35,7 +37,7 @@ class Loader(Batches):
         **options: batch_size, shuffle, buffer_size, seed, epochs, drop_remainder, follow
             (OrderOptions); split, fields, output (BatchOptions); prefetch, read_threads,
             max_open_shards, verify, on_bad_record, bad_record_budget, stall_secs,
-            follow_timeout_secs (ReadOptions).
+            follow_timeout_secs, cache_dir, cache_bytes, store_requests (ReadOptions).
 
     Guarantees: the global batch of a step depends on the dataset, shuffle, buffer_size, seed and
         batch_size only, never on hosts, threads, restarts or what was read before. Each sequence

@@ -14,7 +14,7 @@ from loaders.order import Order, num_steps
 from loaders.reader import Rows, ShardSet
 
 _CHUNK_BYTES = 2**25
-_TASK_RECORDS = 1024  # a call of ArrayRecord costs about 2 ms beside its records
+_TASK_RECORDS = 1024  # of a thread's task; what it costs to start one is shared between them
 
 
 @dataclasses.dataclass(frozen=True)

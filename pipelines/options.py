@@ -25,7 +25,7 @@ class OutputOptions:
     """Where the dataset goes and how it is cut into shards.
 
     Attributes:
-        output: dataset directory.
+        output: dataset directory: a path, gs://bucket/prefix or s3://bucket/prefix.
         overwrite: remove what is there and start again.
         seed: of the shuffle.
         num_shards: of the train split; None chooses from the size of the source.
@@ -253,7 +253,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--keep_eos", action=switch, default=False, help="end a truncated document in EOS")
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add("--output", required=True, help="dataset directory")
+    add("--output", required=True, help="dataset directory: a path, gs://... or s3://...")
     add("--overwrite", action="store_true", help="remove what is there and start again")
     add("--seed", type=int, default=0, help="of the shuffle")
     add("--num_shards", type=int, help="of the train split; by default from the source's size")

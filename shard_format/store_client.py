@@ -37,6 +37,8 @@ _LONGEST_BACKOFF_SECS = 10.0
 # to google-auth.
 _NATIVE_GOOGLE_CREDENTIALS = ("authorized_user", "service_account")
 
+_METADATA_SERVER = "169.254.169.254"
+
 Result = TypeVar("Result")
 
 
@@ -207,6 +209,13 @@ def naming_errors(where: str) -> Iterator[None]:
             "environment and the bucket's permissions."
         ) from error
     except (exceptions.BaseError, BrokenOffError) as error:
+        if _METADATA_SERVER in str(error):  # where the client looks last for credentials
+            raise StoreRefusedError(
+                f"{where}: no credentials were found. For gs:// set GOOGLE_APPLICATION_CREDENTIALS "
+                "or run `gcloud auth application-default login`, for s3:// set AWS_ACCESS_KEY_ID "
+                "and AWS_SECRET_ACCESS_KEY; GOOGLE_SKIP_SIGNATURE=true or AWS_SKIP_SIGNATURE=true "
+                "reads public buckets."
+            ) from error
         raise StoreError(
             f"{where}: the store failed ({_first_line(error)}). Run the command again when it "
             "answers; nothing that was done is lost."

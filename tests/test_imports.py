@@ -17,10 +17,16 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [
-        ("shard_format", {"apache_beam", "jax", "datasets", "transformers", "loaders", "tokens"}),
+        (
+            "shard_format",
+            {"apache_beam", "jax", "datasets", "transformers", "loaders", "tokens", "obstore"},
+        ),
         ("tokens", {"apache_beam", "jax", "datasets", "loaders", "transforms", "sources"}),
         ("sources", {"apache_beam", "jax", "transformers", "loaders", "transforms", "tokens"}),
-        ("loaders", {"apache_beam", "datasets", "transformers", "transforms", "pipelines"}),
+        (
+            "loaders",
+            {"apache_beam", "datasets", "transformers", "transforms", "pipelines", "obstore"},
+        ),
         ("transforms", {"jax", "loaders", "pipelines"}),
     ],
 )

@@ -271,17 +271,17 @@ class _Part:
         self.pad_side = options.packing.pad_side
         self.shards = _Reads()
 
+    def waiting_for(self) -> list[str]:
+        """Returns what a stalled reader waits for: the reads under way."""
+        return [f"reading {text}" for text in sorted(self.shards.reading.copy().values())]
+
 
 class _Reads:
-    """What is being read; documents that can't be read are counted elsewhere."""
+    """What is being read; there are no records here that could be bad."""
 
     def __init__(self) -> None:
         self.bad = BadRecords("raise", 0)
         self.reading: dict[int, str] = {}
-
-    def reading_now(self) -> list[str]:
-        """Returns what threads wait for."""
-        return sorted(self.reading.copy().values())
 
     def close(self) -> None:
         """Nothing is open."""

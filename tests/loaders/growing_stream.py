@@ -18,7 +18,7 @@ class GrowingStream:
         records: of each shard to come.
         validation: places, among the shards, of those that belong to that split.
         seed: of content and plan.
-        root: of the dataset, on a store; None for a directory of the folder.
+        root: where the stream is; in the folder by default.
         **options: of build_dataset.
     """
 
@@ -81,4 +81,4 @@ class GrowingStream:
     @property
     def dataset(self) -> Dataset:
         """What all shards to come hold, at the stream's path."""
-        return dataclasses.replace(self._whole, path=self.path)
+        return dataclasses.replace(self._whole, path=Path(self.path))

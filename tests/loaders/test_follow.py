@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from loaders import Loader, Mixture
+from shard_format import naming
 from tests.loaders.conftest import PAD_ID, Dataset
 from tests.loaders.growing_stream import GrowingStream
 from tests.loaders.test_bad_records import damage
@@ -252,6 +253,21 @@ def test_a_bad_record_is_skipped_while_following(stream: GrowingStream) -> None:
     assert np.array_equal(np.sort(found[found != PAD_ID]), np.setdiff1d(range(318), [PAD_ID, 7]))
 
 
+def test_a_stream_on_a_store_is_followed(gs_root: str, tmp_path: Path, whole: np.ndarray) -> None:
+    stream = GrowingStream(tmp_path, SHARDS, root=f"{gs_root}/stream")
+    stream.commit(2)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        batches = available(loader)
+        state = loader.get_state()
+        stream.commit(1)
+        stream.complete()
+        batches += list(loader)
+    assert np.array_equal(firsts(batches), whole)
+    with follow(stream, drop_remainder=False, cache_dir=tmp_path / "cache") as loader:
+        loader.set_state(state)
+        assert np.array_equal(firsts(list(loader)), whole[state["step"] :])
+
+
 # Mistakes.
 
 
@@ -319,6 +335,19 @@ def test_a_dataset_rebuilt_meanwhile_is_noticed(stream: GrowingStream, tmp_path:
     fresh = GrowingStream(tmp_path / "fresh", SHARDS)
     with follow(fresh) as loader:
         fresh.complete(plan_fingerprint="another")
+        with pytest.raises(ValueError, match="another stream is being written here"):
+            list(loader)
+
+
+def test_a_stream_started_again_meanwhile_is_noticed(stream: GrowingStream, tmp_path) -> None:
+    stream.commit(2)
+    with follow(stream) as loader:
+        available(loader)
+        again = GrowingStream(tmp_path / "again", (9, *SHARDS))
+        again.commit(1)
+        again.commit(3)
+        for name in (naming.commit_name(0), naming.commit_name(1)):
+            stream.directory.write(name, again.directory.read(name))
         with pytest.raises(ValueError, match="another stream is being written here"):
             list(loader)
 

@@ -93,13 +93,13 @@ def test_stream_mode_commits_on_the_store(
 
 @pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_dataset(
-    gs_root: str, tmp_path: Path, sample_files: list[str], tokenizer_directory: str
+    store_root: str, tmp_path: Path, sample_files: list[str], tokenizer_directory: str
 ) -> None:
     """As tests/pipelines/test_rerun.py, on a store: kill -9 twice at random moments."""
     flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", "12"]
     slow = ["--partition_mb", "1", "--block_kb", "4", "--threads", "1"]
     expected = build(tmp_path / "whole", *flags).fingerprint
-    out = f"{gs_root}/out"
+    out = f"{store_root}/out"
     command = [sys.executable, "-m", "pipelines.preprocess", *flags, *slow, "--output", out]
     command += ["--runner=FnApiRunner", "--tokenizer_engine", "transformers", "--no-progress"]
     rng = random.Random(os.environ.get("KILL_SEED", "0"))

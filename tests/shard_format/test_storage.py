@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from shard_format import store_client
 from shard_format.storage import Directory
+from shard_format.store_client import StoreError
 from tests.store_servers import StoreServer
 
 
@@ -127,3 +129,29 @@ def test_addresses_of_no_store_are_refused(root: str) -> None:
 def test_a_path_made_of_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="gs:/bucket/out: expected gs://bucket/prefix"):
         Directory(Path("gs://bucket/out"))
+
+
+def test_profiles_of_the_home_directory_sign_in(
+    store_servers: Callable[[str], StoreServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = store_servers("s3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = "aws_access_key_id = x\naws_secret_access_key = y\nregion = us-east-1\n"
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(f"[team]\n{keys}")
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    store_client._open_bucket.cache_clear()
+    directory = Directory(server.root(tmp_path.name))
+    directory.write("a", b"1")
+    assert directory.read("a") == b"1"
+    store_client._open_bucket.cache_clear()
+
+
+def test_missing_credentials_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(StoreError, match=r"gs://some-bucket: can't be opened .*none.json"):
+        Directory("gs://some-bucket/out")

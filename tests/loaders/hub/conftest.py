@@ -65,6 +65,7 @@ class Streams:
     def open(self, files: Iterable[str] | None = None, **options: Any) -> HubStream:
         """A stream with small defaults: L=32, B=64, a buffer of 500, four lanes, NumPy."""
         defaults: dict[str, Any] = {
+            "dataset": "parquet",
             "data_files": list(self.files if files is None else files),
             "tokenizer": self.tokenizer_directory,
             "sequence_length": 32,
@@ -75,7 +76,7 @@ class Streams:
             "fields": ("tokens", "segment_ids"),
             "audit_every": 0,
         }
-        return loaders.stream("parquet", **(defaults | options))
+        return loaders.stream(**(defaults | options))
 
     def numbers(self, batches: Iterable[dict[str, np.ndarray]]) -> list[int]:
         """Numbers of the documents that begin in rows, in the order of batches."""

@@ -5,6 +5,7 @@ python -m tests.loaders.hub.hub_client    a line of JSON in, options of loaders.
 
 import hashlib
 import json
+import logging.handlers
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class HubClient:
         self._process.communicate()
 
     def run(self, dataset: str, **options: Any) -> dict[str, Any]:
-        """Streams to the end; returns digest, sequences, tokens, stats, error and seconds."""
+        """Streams to the end; returns digest, tokens, stats, error, log and seconds."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps({"dataset": dataset, **options}) + "\n")
         self._process.stdin.flush()
@@ -54,6 +55,8 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
     digest = hashlib.sha256()
     found: dict[str, Any] = {"sequences": 0, "tokens": 0, "error": None}
     start = time.monotonic()
+    kept = logging.handlers.BufferingHandler(1 << 20)
+    logging.getLogger("shardstream.loaders").handlers = [kept]
     fields = ("tokens", "segment_ids")
     try:
         stream = loaders.stream(**options, output="numpy", fields=fields, audit_every=0)
@@ -68,6 +71,7 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
         except loaders.StreamError as error:
             found["error"] = str(error)
         return found | {
+            "log": [record.getMessage() for record in kept.buffer],
             "digest": digest.hexdigest(),
             "stats": stream.stats(),
             "commit": stream.commit,

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from itertools import chain, pairwise
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import loaders
 from loaders.fields import FIELD_SETS
-from tests.loaders.hub.conftest import DEAD_ROWS, Streams, all_documents
+from tests.loaders.hub.conftest import DEAD_ROWS, Streams, all_documents, document
 
 Same = Callable[..., None]
 
@@ -52,6 +53,29 @@ def test_first_documents_are_those_of_take(streams: Streams) -> None:
         assert sorted(streams.numbers(stream)) == wanted
 
 
+def test_first_documents_of_files_that_cannot_be_entered(
+    streams: Streams, same: Same, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"part-{i}.jsonl" for i in range(3)]
+    for index, file in enumerate(files):
+        rows = [{"text": None if i == 40 else document(1000 * index + i)} for i in range(100)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"skip_documents": 90, "max_documents": 180, "packing": "none", "batch_size": 8}
+    options |= {"drop_remainder": False, "sequence_length": 128}
+    wanted = [*range(90, 100), *range(1000, 1100), *range(2000, 2070)]
+    wanted = [number for number in wanted if number % 1000 != 40]
+    batches, states = [], []
+    with streams.open(map(str, files), **options, dataset="json") as stream:
+        for batch in stream:
+            batches.append(batch)
+            states.append(stream.get_state())
+        assert sorted(streams.numbers(batches)) == wanted
+        assert stream.stats()["dead_letters/null_text"] == 2
+        for step in range(0, len(states), 5):
+            stream.set_state(states[step])
+            same(stream.take(3), batches[step + 1 : step + 4])
+
+
 def test_epochs_are_permuted_anew_and_remainders_dropped(streams: Streams) -> None:
     with streams.open(packing="none", sequence_length=128, epochs=2) as stream:
         numbers = [streams.numbers([batch]) for batch in stream]
@@ -65,7 +89,7 @@ def test_epochs_are_permuted_anew_and_remainders_dropped(streams: Streams) -> No
 
 
 def test_order_depends_on_seed_alone_not_on_threads_prefetch_or_cache(
-    streams: Streams, same: Same, tmp_path
+    streams: Streams, same: Same, tmp_path: Path
 ) -> None:
     with streams.open(epochs=2) as stream:
         batches = list(stream)
@@ -207,7 +231,7 @@ def test_delivers_to_devices_with_a_sharding_and_all_fields(streams: Streams) ->
     np.testing.assert_array_equal(np.asarray(batch["labels"])[shown], batch["input_ids"][shown])
 
 
-def test_mistakes_are_named(streams: Streams, tmp_path) -> None:
+def test_mistakes_are_named(streams: Streams, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unknown loader option bufer; options are dataset"):
         streams.open(bufer=3)
     with pytest.raises(ValueError, match="expected a multiple of shares=3"):
@@ -225,7 +249,7 @@ def test_mistakes_are_named(streams: Streams, tmp_path) -> None:
         stream.set_state(state)
 
 
-def test_epoch_without_a_whole_batch_is_an_error(streams: Streams, tmp_path) -> None:
+def test_epoch_without_a_whole_batch_is_an_error(streams: Streams, tmp_path: Path) -> None:
     path = tmp_path / "dead.parquet"
     pq.write_table(pa.table({"text": [None, "one"]}), path)
     with streams.open([str(path)], epochs=None) as stream:
@@ -236,7 +260,7 @@ def test_epoch_without_a_whole_batch_is_an_error(streams: Streams, tmp_path) -> 
         assert [int((b["segment_ids"] > 0).any(axis=1).sum()) for b in stream] == [1]
 
 
-def test_broken_file_raises_with_its_name_and_row(streams: Streams, tmp_path) -> None:
+def test_broken_file_raises_with_its_name_and_row(streams: Streams, tmp_path: Path) -> None:
     path = tmp_path / "broken.parquet"
     pq.write_table(
         pa.table({"text": [f"text {i}" for i in range(5000)]}), path, row_group_size=1000
