@@ -48,6 +48,7 @@ setup(
         "transforms",
     ],
     install_requires=LOADER,
+    entry_points={"console_scripts": ["shardstream-worker = pipelines.worker:main"]},
     extras_require={
         "hub": HUB,
         "pipeline": PIPELINE,

@@ -1,6 +1,7 @@
-"""Progress of a running build, read from the marks it leaves on disk, whatever local runner.
+"""Progress of a running build, read from the marks it leaves on disk, whatever the runner.
 
-On a terminal a tqdm bar, elsewhere a plain line now and then; both on stderr.
+Where an engine keeps what waits there is nothing of it on disk, and only shards are counted. On a
+terminal a tqdm bar, elsewhere a plain line now and then; both on stderr.
 """
 
 import json
@@ -68,17 +69,19 @@ class Progress:
                 totals = self._poll()
                 now = time.monotonic()
                 rate = (totals["tokens_in"] - first_tokens) / (now - started)
-                text = (
-                    f"{totals['documents_read']:,} documents, {totals['tokens_in']:,} tokens, "
-                    f"{rate / 1e6:.1f} Mtok/s"
-                )
-                bar.set_postfix_str(text, refresh=False)
+                text = ""
+                if self._plan.shuffle_via == "files":
+                    text = (
+                        f"{totals['documents_read']:,} documents, {totals['tokens_in']:,} tokens, "
+                        f"{rate / 1e6:.1f} Mtok/s, "
+                    )
+                bar.set_postfix_str(text.removesuffix(", "), refresh=False)
                 bar.update(len(self._shards) - bar.n)
                 bar.refresh()
                 if not is_terminal and now - last_line >= _LINE_SECS:
                     last_line = now
                     shards = f"{len(self._shards)} of {self._plan.num_buckets} shards"
-                    print(f"{text}, {shards}", file=self._stream, flush=True)
+                    print(f"{text}{shards}", file=self._stream, flush=True)
 
     def _poll(self) -> dict[str, int]:
         directory = self._plan.directory

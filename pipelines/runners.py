@@ -4,9 +4,11 @@ Beam's DirectRunner stands for three runners and picks one by what the pipeline 
 finds on the machine; which one ran decides memory and threads, so it is logged and recorded.
 """
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
@@ -20,6 +22,13 @@ _LOCAL = (
     "BundleBasedDirectRunner",
     "SwitchingDirectRunner",
 )
+
+_FLINK_STREAM = {
+    "--checkpointing_interval": "10000",
+    "--unaligned_checkpoint_enabled": "",  # a switch: it takes no value
+    "--max_bundle_size": "16",
+    "--max_bundle_time_mills": "1000",
+}
 
 
 def runner_name(beam_args: Sequence[str]) -> str:
@@ -53,17 +62,54 @@ def pipeline_options(beam_args: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(args, save_main_session=False)
 
 
-def run(transform: beam.PTransform, beam_args: Sequence[str]) -> str:
+def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool = False) -> str:
     """Runs transform as a pipeline to its end; returns the name of the runner that really ran.
+
+    Args:
+        transform: the whole graph.
+        beam_args: the runner's flags.
+        streaming: ask the runner to pass elements on as they come, also from a bounded source.
 
     Raises:
         Exception: whatever the runner raises when the job fails.
     """
-    pipeline = beam.Pipeline(options=pipeline_options(beam_args))
+    options = pipeline_options(beam_args)
+    if streaming:
+        options.view_as(StandardOptions).streaming = True
+    pipeline = beam.Pipeline(options=options)
     pipeline | type(transform).__name__ >> transform
-    result = pipeline.run()
+    with _own_signal_handlers():
+        result = pipeline.run()
     result.wait_until_finish()
     return actual_runner(result, runner_name(beam_args))
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Puts back the handlers that were there: Beam's for Ctrl-C ends the job server first."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+
+
+def stream_args(beam_args: Sequence[str], *, is_bounded: bool) -> list[str]:
+    """Returns the flags with those that a stream needs on Flink, unless they are given.
+
+    Without checkpoints Flink keeps nothing through a failure. A checkpoint that is aligned waits
+    until everything is read that was listed before it, and any waits for the bundles under way:
+    24 partitions kept the first one waiting for 29 s, to the end of the stream. And an idle source
+    doesn't end by itself, so neither would a bounded stream.
+    """
+    args = list(beam_args)
+    if runner_name(args) != "FlinkRunner":
+        return args
+    wanted = dict(_FLINK_STREAM)
+    if is_bounded:
+        wanted["--shutdown_sources_after_idle_ms"] = "5000"
+    given = {arg.split("=", 1)[0] for arg in args}
+    missing = {name: value for name, value in wanted.items() if name not in given}
+    return args + [f"{name}={value}" if value else name for name, value in missing.items()]
 
 
 def actual_runner(result: PipelineResult, asked: str) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from pipelines.runners import run, runner_name
+from pipelines.runners import is_local, run, runner_name, stream_args
 from shard_format.manifest import Manifest
 from shard_format.storage import Directory
 from transforms.stream_complete import describe_following
@@ -38,7 +38,11 @@ def run_stream(plan: StreamPlan, beam_args: Sequence[str], *, progress: bool) ->
         remove_orphans(plan, StreamLog(plan.directory, documents=False))
     print(f"{plan.directory}: streaming on {runner_name(beam_args)}", file=sys.stderr, flush=True)
     with stopping_on_signals(plan), _Progress(plan, enabled=progress):
-        runner = run(BuildStream(plan), beam_args)
+        runner = run(
+            BuildStream(plan),
+            stream_args(beam_args, is_bounded=not plan.follow_source),
+            streaming=not is_local(beam_args),
+        )
     print(f"{plan.directory}: ran on {runner}", file=sys.stderr, flush=True)
     return runner
 

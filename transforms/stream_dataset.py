@@ -9,8 +9,7 @@ taken depends on who keeps what is in flight: `worker` where that is the commit 
 `engine` where the runner's own state is durable (Flink, Dataflow).
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -28,8 +27,8 @@ class BuildStream(beam.PTransform):
     """Streams the plan's source into its output directory.
 
     Input: the pipeline's begin.
-    Output: PCollection of one str, the fingerprint; other things or nothing where the stream was
-        stopped or has no end.
+    Output: PCollection of one str, the fingerprint; nothing where the stream was stopped or has no
+        end.
     Guarantees: every document once an epoch, over any number of kills and reruns; shards appear
         while the source is read; memory is bounded by the plan's buffer.
     """
@@ -38,7 +37,7 @@ class BuildStream(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
         """Wires the graph."""
         return self._expand_engine(begin) if self._is_engine else self._expand_worker(begin)
 
@@ -55,29 +54,16 @@ class BuildStream(beam.PTransform):
             | "StreamLanes" >> beam.ParDo(_StreamLane(plan))  # number of partitions
         )
         counts = summaries | "AddLanes" >> beam.CombineGlobally(sum)  # number of partitions, one
-        return self._complete(begin, counts, counts)
-
-    def _expand_engine(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Any]:
-        plan = self._plan
-        if plan.follow_source:  # has no end to complete
-            partitions = begin | "DiscoverPartitions" >> DiscoverPartitions(plan)  # partition
-            return partitions | "StreamThroughState" >> StreamThroughState(plan)
-        partitions = begin | "ListPartitions" >> ListPartitions(plan)  # partition
-        commits = partitions | "StreamThroughState" >> StreamThroughState(plan)  # number of shards
-        counts = partitions | "CountPartitions" >> beam.combiners.Count.Globally()
-        return self._complete(begin, counts, commits)
-
-    def _complete(
-        self, begin: beam.pvalue.PBegin, counts: beam.PCollection[int], done: beam.PCollection[Any]
-    ) -> beam.PCollection[str]:
         return (
             begin
             | "Once" >> beam.Create([None])
-            | "Complete"
-            >> beam.ParDo(
-                _Complete(self._plan), beam.pvalue.AsSingleton(counts), beam.pvalue.AsList(done)
-            )
+            | "Complete" >> beam.ParDo(_Complete(plan), beam.pvalue.AsSingleton(counts))
         )  # fingerprint
+
+    def _expand_engine(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+        list_partitions = DiscoverPartitions if self._plan.follow_source else ListPartitions
+        partitions = begin | "ListPartitions" >> list_partitions(self._plan)  # partition
+        return partitions | "StreamThroughState" >> StreamThroughState(self._plan)
 
 
 class _StreamLane(PartitionDoFn):
@@ -98,7 +84,7 @@ class _Complete(beam.DoFn):
     def __init__(self, plan: StreamPlan) -> None:
         self._plan = plan
 
-    def process(self, _: None, num_partitions: int, _done: Iterable[Any]) -> Iterator[str]:
+    def process(self, _: None, num_partitions: int) -> Iterator[str]:
         plan = self._plan
         if not plan.is_stopping and not plan.follow_source:
             yield complete_stream(plan, num_partitions).fingerprint

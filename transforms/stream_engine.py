@@ -1,17 +1,26 @@
 """A stream whose buffer is the engine's keyed state: for runners whose state is durable.
 
     partition → read, tokenize → (lane, block) → buffer in state → shard written → (0, shard) →
-    commit
+    commit → dataset.json
 
 Flink and Dataflow bring state and timers back after a failure and pass each element on once. So the
-buffer may live in state, documents in flight survive with it, and a shard is committed only after
-its name has gone through the engine's own commit: the keyed step behind the buffer makes the engine
-store it first. A bundle that is tried again draws again and may write another file; the file of the
-attempt that the engine dropped is an orphan. One key commits, so commits stand in a row.
+buffer may live in state, and documents in flight survive with it. One key commits, so commits stand
+in a row.
 
-Only what every runner takes: bags, read-modify-write values, watermark timers. Documents have the
-time at which their file was found, so on a source that grows the latency timer runs with the clock;
-on a bounded one the watermark jumps at its end, and so do all timers.
+State and log may still disagree. Dataflow stores what a step gave before the next one sees it;
+Flink stores everything together now and then, and after a failure (or from a savepoint) goes back
+to that moment, behind shards that were committed since. Their documents are in the buffer again, or
+are read again, and would be drawn into other shards. So the log has the last word: whoever starts
+reads it first; readers and buffer leave out what it holds, and the commit refuses a shard of which
+documents are committed (an attempt given up for dead was not dead yet), so that the engine starts
+again. A file that no commit lists is an orphan.
+
+Only what every runner takes: bags, read-modify-write values, watermark timers. No side inputs, not
+even a count: Flink can't checkpoint an element that waits for one (ClassCastException in Beam's
+DoFnOperator, seen with 2.70 on 1.19), so the step that commits counts partitions and ends the
+dataset itself. Documents have the time at which their file was found, so on a source that grows the
+latency timer runs with the clock; on a bounded one the watermark jumps at its end, and so do all
+timers.
 
 On runners without durable state this works as well (tests do it), with the whole stream in the
 runner's memory; transforms.stream_lane is made for those.
@@ -40,10 +49,13 @@ from apache_beam.utils.timestamp import Timestamp
 
 from shard_format import keys
 from shard_format.commit_log import PartitionRead, ShardCommit
+from shard_format.provenance import read_provenance
 from sources.partitions import Partition
 from transforms.build_shard import join_blocks
+from transforms.errors import JobError
 from transforms.scatter import document_ids
 from transforms.stream_buffer import drain, draw, is_full
+from transforms.stream_complete import complete_stream
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 from transforms.stream_publish import write_stream_shard
@@ -58,7 +70,8 @@ class StreamThroughState(beam.PTransform):
     """Reads partitions, shuffles their documents in keyed state, writes and commits shards.
 
     Input: PCollection[Partition], bounded or not.
-    Output: PCollection[int], the number of shards committed by each commit.
+    Output: PCollection of one str, the fingerprint, behind the last commit of a bounded source;
+        nothing where the stream was stopped or has no end.
     Guarantees: every document in one committed shard, as far as the engine's state is durable;
         after a start without state, what the log holds is left out.
     """
@@ -67,19 +80,19 @@ class StreamThroughState(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, partitions: beam.PCollection[Partition]) -> beam.PCollection[int]:
+    def expand(self, partitions: beam.PCollection[Partition]) -> beam.PCollection[str]:
         """Wires reading, buffering and committing."""
         plan = self._plan
         read = partitions | "ReadPartitions" >> beam.ParDo(_ReadPartition(plan)).with_outputs(
             _PARTITIONS, main="blocks"
-        )  # blocks: (lane, block) · partitions: (0, pickled PartitionRead)
+        )  # blocks: (lane, block) · partitions: (0, pickled PartitionRead or None)
         lanes = read.blocks | "KeyByLane" >> beam.Map(_pair).with_output_types(tuple[int, bytes])
         shards = lanes | "Buffer" >> beam.ParDo(_Buffer(plan))  # (0, pickled ShardCommit)
         return (
             (shards, read[_PARTITIONS])
             | "JoinForCommit" >> beam.Flatten()
             | "KeyForCommit" >> beam.Map(_pair).with_output_types(tuple[int, bytes])
-            | "Commit" >> beam.ParDo(_Commit(plan))  # number of shards
+            | "Commit" >> beam.ParDo(_Commit(plan))  # fingerprint
         )
 
 
@@ -88,7 +101,7 @@ def _pair(pair: tuple[int, bytes]) -> tuple[int, bytes]:
 
 
 class _ReadPartition(PartitionDoFn):
-    """Partition → (lane, Arrow IPC bytes of documents), and its tally aside."""
+    """Partition → (lane, Arrow IPC bytes of documents); aside its tally, and None to count it."""
 
     _plan: StreamPlan
 
@@ -98,6 +111,7 @@ class _ReadPartition(PartitionDoFn):
 
     def process(self, partition: Partition) -> Iterator[Any]:
         plan = self._plan
+        yield beam.pvalue.TaggedOutput(_PARTITIONS, (0, pickle.dumps(None)))
         if self._log.is_done(partition.name):
             return
         for item in read_stream([partition], plan, self._log, self._tokenizer, self._executor):
@@ -124,6 +138,9 @@ class _Buffer(beam.DoFn):
 
     def __init__(self, plan: StreamPlan) -> None:
         self._plan = plan
+
+    def setup(self) -> None:
+        self._log = StreamLog(self._plan.directory)
 
     def process(
         self,
@@ -203,7 +220,9 @@ class _Buffer(beam.DoFn):
 
     def _write(self, parts: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, bytes]]:
         for part in parts:
-            for split, documents in self._plan.by_split(part).items():
+            # What was committed after the moment to which the engine has gone back.
+            missing = part.filter(pa.array(~self._log.holds(*document_ids(part))))
+            for split, documents in self._plan.by_split(missing).items():
                 yield 0, pickle.dumps(write_stream_shard(split, documents, self._plan))
 
     def _set_latency(self, timer: RuntimeTimer, timestamp: Timestamp, window: Any) -> None:
@@ -213,48 +232,69 @@ class _Buffer(beam.DoFn):
 
 
 class _Commit(beam.DoFn):
-    """(0, pickled ShardCommit or PartitionRead) → number of shards committed; one key, in a row."""
+    """(0, pickled ShardCommit, PartitionRead or None) → fingerprint; one key, so all in a row."""
 
-    PARTITIONS = BagStateSpec("partitions", BytesCoder())
+    PARTITIONS = BagStateSpec("partitions", BytesCoder())  # that no commit tells of yet
+    COUNT = ReadModifyWriteStateSpec("count", BytesCoder())  # pickled number of partitions
     END = TimerSpec("end", TimeDomain.WATERMARK)
 
     def __init__(self, plan: StreamPlan) -> None:
         self._plan = plan
 
     def setup(self) -> None:
-        self._log = StreamLog(self._plan.directory, documents=False)
+        self._log = StreamLog(self._plan.directory)
 
     def process(
         self,
         element: tuple[int, bytes],
         window: Any = beam.DoFn.WindowParam,
         partitions: BagRuntimeState = beam.DoFn.StateParam(PARTITIONS),
+        count: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(COUNT),
         end: RuntimeTimer = beam.DoFn.TimerParam(END),
-    ) -> Iterator[int]:
+    ) -> None:
         result = pickle.loads(element[1])
-        if isinstance(result, PartitionRead):  # waits for the next shard to come along
-            partitions.add(element[1])
+        if result is None:
+            count.write(pickle.dumps(_read_count(count) + 1))
             end.set(window.max_timestamp())
-            return
-        yield self._commit([result], partitions)
+        elif isinstance(result, PartitionRead):  # waits for the next shard to come along
+            partitions.add(element[1])
+        else:
+            self._commit([result], partitions)
 
     @on_timer(END)
-    def commit_at_end(
-        self, partitions: BagRuntimeState = beam.DoFn.StateParam(PARTITIONS)
-    ) -> Iterator[int]:
-        """Tells of partitions behind the last shard."""
-        yield self._commit([], partitions)
+    def complete(
+        self,
+        partitions: BagRuntimeState = beam.DoFn.StateParam(PARTITIONS),
+        count: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(COUNT),
+    ) -> Iterator[str]:
+        """Tells of partitions behind the last shard; ends the dataset if the source has ended."""
+        self._commit([], partitions)
+        if not self._plan.is_stopping and not self._plan.follow_source:
+            yield complete_stream(self._plan, _read_count(count)).fingerprint
 
-    def _commit(self, shards: list[ShardCommit], partitions: BagRuntimeState) -> int:
+    def _commit(self, shards: list[ShardCommit], partitions: BagRuntimeState) -> None:
         # A bundle that is tried again brings what may be committed already.
         self._log.refresh()
         known = {entry.shard.file for entry in self._log.shards}
         shards = [entry for entry in shards if entry.shard.file not in known]
+        for entry in shards:
+            self._refuse_committed(entry)
         reads = [pickle.loads(data) for data in partitions.read()]
         if shards or reads:
             self._log.commit(shards, reads)
         partitions.clear()
-        return len(shards)
+
+    def _refuse_committed(self, entry: ShardCommit) -> None:
+        """Raises JobError where the log holds documents of a shard that it doesn't list."""
+        documents = document_ids(read_provenance(self._plan.directory, entry.shard.file))
+        committed = int(self._log.holds(*documents).sum())
+        if committed:
+            raise JobError(
+                f"{self._plan.directory}: {committed} documents of {entry.shard.file} are in "
+                "committed shards, expected none: another attempt at this job was still "
+                "committing. The engine starts this one again from what is committed; where it "
+                "doesn't, run the command again."
+            )
 
 
 def _decode(data: bytes) -> pa.RecordBatch:
@@ -270,3 +310,8 @@ def _take_all(blocks: BagRuntimeState) -> pa.RecordBatch:
 def _read_meta(meta: ReadModifyWriteRuntimeState) -> tuple[int, int, int, bool]:
     data = meta.read()
     return pickle.loads(data) if data else (0, 0, 0, False)
+
+
+def _read_count(count: ReadModifyWriteRuntimeState) -> int:
+    data = count.read()
+    return pickle.loads(data) if data else 0

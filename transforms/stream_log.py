@@ -129,6 +129,14 @@ class StreamLog:
         found[inside] = known[rows[inside]]
         return found
 
+    def holds(self, partition: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Returns bool[n], the documents, of any source files, that committed shards hold."""
+        found = np.zeros(len(row), bool)
+        for file in np.unique(partition).tolist():
+            here = partition == file
+            found[here] = self.committed_rows(file, row[here])
+        return found
+
     def is_done(self, name: str) -> bool:
         """Says whether every document of a partition is accounted for."""
         read = self.partitions.get(name)

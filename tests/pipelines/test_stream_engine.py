@@ -11,6 +11,8 @@ from shard_format.commit_log import read_commits
 from shard_format.storage import Directory
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
 from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts
+from transforms import stream_engine, stream_read
+from transforms.stream_buffer import drain, draw
 from transforms.stream_log import StreamLog
 
 ENGINE = ["--mode", "stream", "--shuffle_via", "engine", "--lanes", 2]
@@ -37,19 +39,9 @@ def test_engine_that_lost_its_state_goes_on_from_the_log(
 ) -> None:
     flags = parquet_flags(sample_files[:2], tokenizer_directory)
     out = tmp_path / "out"
-    commit = StreamLog.commit
-    calls: list[int] = []
-
-    def fail_late(log: StreamLog, *args: object, **kwargs: object) -> None:
-        calls.append(0)
-        if len(calls) == 4:
-            raise RuntimeError("killed here")
-        commit(log, *args, **kwargs)
-
-    monkeypatch.setattr(StreamLog, "commit", fail_late)
-    with pytest.raises(RuntimeError, match="killed here"):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
+        _fail_at(4, patch)
         build(out, *flags, *ENGINE)
-    monkeypatch.undo()
     before = list(read_commits(Directory(out)))
     assert len(before) == 3
     build(out, *flags, *ENGINE)
@@ -59,6 +51,78 @@ def test_engine_that_lost_its_state_goes_on_from_the_log(
     assert verify_main([str(out)]) == 0
     listed = {e.shard.file for c in read_commits(Directory(out)) for e in c.shards}
     assert {path.name for path in out.glob("*.array_record")} == listed
+
+
+def _fail_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the commit of this number fail."""
+    commit = StreamLog.commit
+    calls: list[int] = []
+
+    def fail_late(log: StreamLog, *args: object, **kwargs: object) -> None:
+        calls.append(0)
+        if len(calls) == number:
+            raise RuntimeError("killed here")
+        commit(log, *args, **kwargs)
+
+    monkeypatch.setattr(StreamLog, "commit", fail_late)
+
+
+def _forget_when_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brings documents to the buffer that are committed, as state from before the commit does."""
+    monkeypatch.setattr(stream_engine.StreamLog, "is_done", lambda log, name: False)
+    monkeypatch.setattr(stream_read, "_missing", lambda block, log: block)
+
+
+def test_engine_that_went_back_behind_commits_leaves_out_what_they_hold(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = parquet_flags(sample_files[:2], tokenizer_directory)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
+        _fail_at(4, patch)
+        build(out, *flags, *ENGINE)
+    before = list(read_commits(Directory(out)))
+    with monkeypatch.context() as patch:
+        _forget_when_reading(patch)
+        # Another seed for the draws: shards that hold committed documents beside others.
+        patch.setattr(stream_engine, "draw", lambda held, plan, *at: draw(held, plan, *at, 7))
+        patch.setattr(stream_engine, "drain", lambda held, plan, *at: drain(held, plan, *at, 7))
+        build(out, *flags, *ENGINE)
+    assert list(read_commits(Directory(out)))[:3] == before
+    build(tmp_path / "batch", *flags)
+    assert read_documents(out) == read_documents(tmp_path / "batch")
+    assert verify_main([str(out)]) == 0
+
+
+def test_commit_refuses_documents_that_another_attempt_has_committed(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = parquet_flags(sample_files[:2], tokenizer_directory)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
+        _fail_at(4, patch)
+        build(tmp_path, *flags, *ENGINE)
+    before = list(read_commits(Directory(tmp_path)))
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            Exception, match=r"documents of train-stream-\w+\.array_record are in commit"
+        ),
+    ):
+        _forget_when_reading(patch)
+        patch.setattr(stream_engine, "draw", lambda held, plan, *at: draw(held, plan, *at, 7))
+        patch.setattr(stream_engine._Buffer, "setup", _with_empty_log)
+        build(tmp_path, *flags, *ENGINE)
+    assert list(read_commits(Directory(tmp_path))) == before
+
+
+def _with_empty_log(buffer: stream_engine._Buffer) -> None:
+    buffer._log = StreamLog(Directory(f"{buffer._plan.output}/nothing"))
 
 
 @needs_prism
