@@ -2,5 +2,5 @@
 # Runs the tests in an environment of their own; arguments go to pytest (e.g. -m slow, -k loader).
 set -euo pipefail
 cd "$(dirname "$0")"
-. ./environment.sh pipeline,test
+. ./environment.sh pipeline,gcp,test
 exec .venv/bin/python -m pytest "$@"

@@ -27,6 +27,7 @@ TEST = [
     "moto[s3]>=5.1",  # s3:// on loopback; its own extra [server] drags in every service
     "flask>=3",
     "flask-cors>=5",
+    "wheel>=0.43",  # Dataflow tests install the staged sdist without an index
 ]
 
 setup(

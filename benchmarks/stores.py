@@ -25,7 +25,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 
-from benchmarks.loader import make_sequences, write_ours
+from benchmarks.loader_data import random_sequences, write_dataset
 from loaders import Loader
 from loaders.store_cache import StoreCache
 from shard_format import naming
@@ -99,7 +99,9 @@ def main() -> None:
         os.environ |= server.environment
         local, root, cache = Path(folder) / "local", server.root("data"), Path(folder) / "cache"
         num_shards = max(1, options.mb // 32)
-        write_ours(make_sequences((options.mb << 20) // (LENGTH * 2), LENGTH), local, num_shards)
+        write_dataset(
+            random_sequences((options.mb << 20) // (LENGTH * 2), LENGTH), local, num_shards
+        )
         made = read_manifest(Directory(local))
         made = dataclasses.replace(made, options=dataclasses.asdict(ShardOptions()))
         Directory(local).write(naming.MANIFEST, made.to_json())

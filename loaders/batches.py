@@ -14,7 +14,7 @@ from loaders.fields import make_fields, need_lengths, resolve_fields
 from loaders.options import BatchOptions, ReadOptions
 from loaders.part import Part
 from loaders.prefetch import Prefetcher
-from loaders.reader import Rows
+from loaders.rows import Rows
 from loaders.state_files import read_state, write_state
 
 STATE_VERSION = 1

@@ -16,7 +16,8 @@ from concurrent.futures import Future
 import numpy as np
 
 from loaders.buffer_order import BufferOrder, EpochOrder
-from loaders.reader import Rows, ShardSet
+from loaders.reader import ShardSet
+from loaders.rows import Rows
 from loaders.source import Chunk, Source
 
 _ROUNDS_AHEAD = 8  # at most; free rows of the buffer are the tighter bound

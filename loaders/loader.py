@@ -15,7 +15,7 @@ from loaders.follow import FollowedPart
 from loaders.options import split_options
 from loaders.order import PADDING
 from loaders.part import Part
-from loaders.reader import Rows
+from loaders.rows import Rows
 
 
 class Loader(Batches):

@@ -21,7 +21,7 @@ from loaders.batches import Batches
 from loaders.device import Delivery
 from loaders.options import OrderOptions, split_options
 from loaders.part import Part
-from loaders.reader import Rows
+from loaders.rows import Rows
 from loaders.schedule import Schedule
 from loaders.source import Chunk
 

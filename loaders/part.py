@@ -15,7 +15,8 @@ from loaders.buffer_rows import buffer_chunks
 from loaders.direct_rows import direct_chunks
 from loaders.options import OrderOptions, ReadOptions
 from loaders.order import GlobalOrder, Order, SequentialOrder, chain, num_steps
-from loaders.reader import Rows, ShardSet
+from loaders.reader import ShardSet
+from loaders.rows import Rows
 from loaders.source import Chunk, Source
 from shard_format.manifest import read_manifest
 from shard_format.storage import Directory

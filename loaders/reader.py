@@ -20,6 +20,7 @@ from loaders.bad_records import BadRecords, ReadRows, read_around
 from loaders.open_shard import OpenShard
 from loaders.options import ReadOptions
 from loaders.order import PADDING
+from loaders.rows import Rows
 from shard_format.manifest import Manifest, Shard
 from shard_format.record import RecordLayout, decode_records
 from shard_format.shard_file import digest_of
@@ -40,32 +41,6 @@ class _Open:
     lock: threading.Lock
     file: "OpenShard | CachedShard | None" = None
     users: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Where records are put: row `rows[i]` of both arrays receives the i-th record asked for.
-
-    Attributes:
-        tokens: uint16|uint32[P, L].
-        lengths: uint16|uint32[P, S]; None where no field needs them.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray | None
-
-    def part(self, begin: int, end: int) -> "Rows":
-        """Returns views of rows begin to end - 1."""
-        lengths = None if self.lengths is None else self.lengths[begin:end]
-        return Rows(self.tokens[begin:end], lengths)
-
-    def put(self, rows: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Copies records into rows; rows' slots beyond the shard's own become 0."""
-        self.tokens[rows] = tokens
-        if self.lengths is not None:
-            slots = lengths.shape[1]
-            self.lengths[rows, :slots] = lengths
-            self.lengths[rows, slots:] = 0
 
 
 class ShardSet:
@@ -173,8 +148,9 @@ class ShardSet:
             done += end - int(index)
 
     def expect_part(self, records: np.ndarray) -> None:
-        """Begins to fetch what read_part of the same records will read, from a store."""
-        if self._cache is not None and records[0] != PADDING:
+        """Begins to fetch what read_part of the same records will read; for stores only."""
+        assert self._cache is not None
+        if records[0] != PADDING:
             shard, index = self.locate(records)
             self._cache.expect(self.shards[int(shard[0])], index)
 

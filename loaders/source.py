@@ -11,7 +11,8 @@ from concurrent.futures import Executor, Future
 import numpy as np
 
 from loaders.order import Order, num_steps
-from loaders.reader import Rows, ShardSet
+from loaders.reader import ShardSet
+from loaders.rows import Rows
 
 _CHUNK_BYTES = 2**25
 _TASK_RECORDS = 1024  # of a thread's task; what it costs to start one is shared between them
@@ -70,8 +71,9 @@ class Source:
         """Starts reading any records into rows, a task for a few shards each."""
         parts = self.shards.by_shard(records)
         tasks = []
-        for part in parts:
-            self.shards.expect_part(records[part])
+        if not self.shards.is_local:
+            for part in parts:
+                self.shards.expect_part(records[part])
         for group in _groups(parts, _TASK_RECORDS):
             tasks.append(self.executor.submit(self._read_parts, group, records, into, rows))
         return tasks

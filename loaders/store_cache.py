@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -301,6 +301,7 @@ class CachedShard:
         self._entry = cache._entry(shard)
         self._file: ReadsRecords | None = None
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
 
     @property
     def is_evicted(self) -> bool:
@@ -315,19 +316,29 @@ class CachedShard:
             ValueError: the shard isn't the manifest's.
             shard_format.store_client.StoreError: the store failed for too long.
         """
+        was_verified = self._cache.is_verified(self._shard)
         try:
             self._fetch(self._cache.units_of(self._shard, indices))
             return self._opened().read_at(indices)
         except (RuntimeError, ValueError) as error:
-            if self._cache.is_verified(self._shard):
+            if was_verified:
                 raise
             _log.warning("%s; fetching the shard anew.", error)
-        # A byte changed on the way, or the disk lost what it was given when the machine crashed.
-        self._entry.forget()
-        with self._lock:
-            self._file = None  # not closed: other threads may be reading
-        self.fetch_all()
+        self._fetch_anew()
         return self._opened().read_at(indices)
+
+    def _fetch_anew(self) -> None:
+        """Replaces a copy that is wrong: a byte changed on the way, or a crash left it in part."""
+        with self._renewing:
+            if self._cache.is_verified(self._shard):  # another thread has just done it
+                return
+            with self._entry.lock:
+                under_way = set(self._entry.pending.values())
+            wait(under_way)
+            self._entry.forget()
+            with self._lock:
+                self._file = None  # not closed: other threads may be reading
+            self.fetch_all()
 
     def fetch_all(self) -> None:
         """Returns when the whole shard is here and its sha256 is the manifest's."""

@@ -14,6 +14,7 @@ from sources.options import SourceOptions
 from tokens.options import ENGINES, SPECIAL_TOKENS_IN_TEXT, TokenizerOptions
 from tokens.pack_options import PACKINGS, PAD_SIDES, TRUNCATIONS
 from tokens.packing import PackingOptions
+from transforms.hub_token import check_secret_name
 
 MODES = ("batch", "stream")
 SHUFFLE_VIA = ("auto", "files", "worker", "engine")
@@ -63,6 +64,9 @@ class WorkOptions:
         block_kb: text per tokenizer call; None: 2048, less in a stream with a small buffer.
         threads: per worker process; None: all cores on a local runner, one elsewhere.
         progress: show progress.
+        wait: for the job to end; False leaves it to the engine.
+        plan_only: print what the job would do, and don't run it.
+        hub_token_secret: Secret Manager name of the hub's token, for workers on Dataflow.
     """
 
     shuffle_via: str = "auto"
@@ -70,8 +74,13 @@ class WorkOptions:
     block_kb: int | None = None
     threads: int | None = None
     progress: bool = True
+    wait: bool = True
+    plan_only: bool = False
+    hub_token_secret: str | None = None
 
     def __post_init__(self) -> None:
+        if self.hub_token_secret is not None:
+            check_secret_name(self.hub_token_secret)
         for name, value in (
             ("partition_mb", self.partition_mb),
             ("block_kb", self.block_kb),
@@ -135,7 +144,7 @@ def parse_options(argv: Sequence[str]) -> PreprocessOptions:
     Raises:
         ValueError: a value is out of range. argparse itself exits on malformed flags.
     """
-    parser = _parser()
+    parser = make_parser()
     flags, beam_args = parser.parse_known_args(argv)
     _refuse_stray_flags(parser, beam_args)
     return PreprocessOptions(
@@ -181,6 +190,9 @@ def parse_options(argv: Sequence[str]) -> PreprocessOptions:
             block_kb=flags.block_kb,
             threads=flags.threads,
             progress=flags.progress,
+            wait=flags.wait,
+            plan_only=flags.plan,
+            hub_token_secret=flags.hub_token_secret,
         ),
         mode=flags.mode,
         stream=StreamOptions(
@@ -197,7 +209,8 @@ def parse_options(argv: Sequence[str]) -> PreprocessOptions:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's own flags."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.preprocess",
         description="Turns a Hugging Face streaming dataset into shuffled ArrayRecord shards of "
@@ -268,6 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--block_kb", type=int, help="text per tokenizer call; 2048, less with a small buffer")
     add("--threads", type=int, help="per worker process; by default all cores on local runners")
     add("--progress", action=switch, default=True, help="show progress")
+    add("--plan", action="store_true", help="print what the job would do and cost, don't run it")
+    add("--wait", action=switch, default=True, help="for the job; --no-wait: submit it and go")
+    add("--hub_token_secret", metavar="NAME", help="Secret Manager name of HF_TOKEN, for workers")
     return parser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.options import PreprocessOptions, WorkOptions
-from pipelines.runners import is_local
+from pipelines.runners import is_local, runner_name
 from shard_format.record import token_dtype_for
 from shard_format.storage import Directory
 from sources.partitions import open_parquet
@@ -25,6 +25,9 @@ _TEXT_BYTES_PER_TOKEN = 4.3
 _TEXT_BYTES_PER_FILE_BYTE = {".gz": 3.0, ".zst": 3.0, ".bz2": 4.0, ".xz": 4.0}
 _TEXT_BYTES_PER_PARQUET_BYTE = 2.0
 _TEXT_BYTES_PER_DOCUMENT = 4000
+# README: beside 0.5 GB, about six times a shard for each thread that builds one.
+_BASE_BYTES = 500e6
+_SHARDS_IN_MEMORY = 6
 # Who keeps what waits to be shuffled, on runners that keep it in memory themselves.
 LOCAL_SHUFFLE = {"batch": "files", "stream": "worker"}
 # A stream mixes small pieces of many partitions; batch mode's order doesn't depend on them.
@@ -34,8 +37,12 @@ _PARTITION_MB = {"batch": 64, "stream": 8}
 _BLOCK_KB, _LEAST_BLOCK_KB, _BLOCKS_PER_BUFFER = 2048, 64, 128
 
 
-def make_plan(options: PreprocessOptions) -> BuildPlan:
+def make_plan(options: PreprocessOptions, *, writes: bool = True) -> BuildPlan:
     """Returns the plan of a build.
+
+    Args:
+        options: of the command.
+        writes: try whether the output directory can be written to; leaves nothing behind.
 
     Raises:
         ValueError: unknown dataset, config, split or column, a tokenizer without the special ids
@@ -45,7 +52,8 @@ def make_plan(options: PreprocessOptions) -> BuildPlan:
     directory = Directory(options.output.output)
     source = resolve(options.source)
     tokenizer = open_tokenizer(options.tokenizer)
-    check_writable(directory)
+    if writes:
+        check_writable(directory)
     fraction = options.output.validation_fraction
     common = _common(options, source, tokenizer, directory)
     if options.mode == "stream":
@@ -144,6 +152,17 @@ def choose_num_shards(source: Source, tokenizer: Tokenizer) -> int:
     return max(1, -(-int(expected_bytes) // TARGET_SHARD_BYTES))
 
 
+def expected_shard_bytes(source: Source, facts: TokenizerFacts, num_shards: int) -> int:
+    """Returns the bytes of a train shard's tokens, from the size of the source."""
+    tokens = estimate_text_bytes(source) / _TEXT_BYTES_PER_TOKEN
+    return int(tokens * np.dtype(facts.token_dtype).itemsize / num_shards)
+
+
+def process_bytes(shard_bytes: int, threads: int) -> int:
+    """Returns the memory of a worker process that builds shards of a size on its threads."""
+    return int(_BASE_BYTES + _SHARDS_IN_MEMORY * shard_bytes * min(2, threads))
+
+
 def estimate_text_bytes(source: Source) -> int:
     """Returns the text to expect: file sizes times what formats usually unpack to.
 
@@ -153,7 +172,7 @@ def estimate_text_bytes(source: Source) -> int:
     first = source.files[0]
     text_bytes_per_document: float = _TEXT_BYTES_PER_DOCUMENT
     if source.read_spec.module == "parquet":
-        text, rows = _parquet_text(first.url, source.read_spec.columns)
+        text, rows = parquet_text(first.url, source.read_spec.columns)
         ratio = text / first.bytes if first.bytes else _TEXT_BYTES_PER_PARQUET_BYTE
         text_bytes_per_document = text / max(1, rows)
     else:
@@ -165,7 +184,8 @@ def estimate_text_bytes(source: Source) -> int:
     return estimate
 
 
-def _parquet_text(url: str, columns: tuple[str, ...]) -> tuple[int, int]:
+def parquet_text(url: str, columns: tuple[str, ...]) -> tuple[int, int]:
+    """Returns the bytes of the text columns, uncompressed, and the rows that a footer tells."""
     with open_parquet(url) as parquet:
         metadata = parquet.metadata
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
@@ -183,11 +203,17 @@ def _block_kb(options: PreprocessOptions) -> int:
 
 def _work(work: WorkOptions, beam_args: tuple[str, ...], mode: str) -> dict[str, object]:
     local = is_local(beam_args)
+    if local and not work.wait:
+        raise ValueError(
+            f"--no-wait with {runner_name(beam_args)}, expected a runner that goes on without this "
+            "process: DataflowRunner, FlinkRunner or SparkRunner."
+        )
     via = work.shuffle_via
     if via == "auto":
         via = LOCAL_SHUFFLE[mode] if local else "engine"
     return {
         "shuffle_via": via,
         "partition_bytes": (work.partition_mb or _PARTITION_MB[mode]) << 20,
+        "hub_token_secret": work.hub_token_secret,
         "threads": work.threads or (len(os.sched_getaffinity(0)) if local else 1),
     }

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from pipelines.card import make_card
+from pipelines.dataflow import submit, template_location, worker_args
+from pipelines.estimate import describe_estimate
 from pipelines.logs import end_logs, set_up_logs
 from pipelines.options import PreprocessOptions, parse_options
 from pipelines.output_state import OutputState, prepare_output, remove_work
@@ -20,18 +22,29 @@ from shard_format.manifest import Manifest, read_manifest
 from tokens.tokenizer import open_tokenizer
 from transforms.build_dataset import BuildDataset
 from transforms.errors import job_error_message
+from transforms.hub_token import use_hub_token
 from transforms.plan import BuildPlan
+from transforms.stream_dataset import BuildStream
 from transforms.stream_plan import StreamPlan
+from transforms.worker_inputs import leave_file_list
 
 
 def preprocess(options: PreprocessOptions) -> Manifest:
     """Builds a dataset, or finds that it is built already; returns its manifest.
 
+    With `--no-wait`, and where a template is made, the manifest is that of a dataset to come.
+
     Raises:
         ValueError: an option is wrong; raised before any work.
         transforms.errors.JobError: the job had to stop; its message says why.
     """
+    use_hub_token(options.work.hub_token_secret)
     plan = make_plan(options)
+    with worker_args(plan, options.beam_args) as beam_args:
+        return _build(plan, options, beam_args)
+
+
+def _build(plan: BuildPlan, options: PreprocessOptions, beam_args: Sequence[str]) -> Manifest:
     state = prepare_output(plan, overwrite=options.output.overwrite)
     if state is OutputState.DONE:
         print(f"{plan.directory}: already complete, nothing to do")
@@ -42,11 +55,19 @@ def preprocess(options: PreprocessOptions) -> Manifest:
     tokenizer = open_tokenizer(plan.tokenizer)
     with plan.directory.publishing_folder(naming.TOKENIZER_DIRECTORY) as folder:
         tokenizer.save(folder)
+    plan = leave_file_list(plan)
+    if not options.work.wait or template_location(beam_args):
+        graph = BuildStream(plan) if isinstance(plan, StreamPlan) else BuildDataset(plan)
+        print(
+            f"{plan.directory}: submitted as {submit(graph, beam_args)}. The same command, run "
+            "when it has ended, prints the summary and removes temporary files."
+        )
+        return read_manifest(plan.directory, allow=("incomplete", "following", "complete"))
     if isinstance(plan, StreamPlan):
-        runner = run_stream(plan, options.beam_args, progress=options.work.progress)
+        runner = run_stream(plan, beam_args, progress=options.work.progress)
     else:
         with Progress(plan, enabled=options.work.progress):
-            runner = run(BuildDataset(plan), options.beam_args)
+            runner = run(BuildDataset(plan), beam_args)
     return finish(plan, record_run(plan, runner, time.monotonic() - started))
 
 
@@ -95,6 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_logs()
     try:
         options = parse_options(sys.argv[1:] if argv is None else argv)
+        if options.work.plan_only:
+            use_hub_token(options.work.hub_token_secret)
+            plan = make_plan(options, writes=False)
+            print(describe_estimate(plan, options.beam_args))
+            return 0
         manifest = preprocess(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -105,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 1
-    describe = describe_dataset if manifest.status == "complete" else describe_stream
-    print(describe(manifest, options.output.output))
+    if manifest.status == "complete":
+        print(describe_dataset(manifest, options.output.output))
+    elif "runner" in manifest.run:
+        print(describe_stream(manifest, options.output.output))
     return 0
 
 

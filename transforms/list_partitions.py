@@ -11,7 +11,9 @@ import apache_beam as beam
 from sources.partitions import Partition, list_partitions, split_partition
 from sources.resolve import resolve
 from transforms.errors import JobError
+from transforms.hub_token import use_hub_token
 from transforms.plan import BuildPlan
+from transforms.worker_inputs import source_of
 
 
 class ListPartitions(beam.PTransform):
@@ -42,9 +44,12 @@ class _ListFiles(beam.DoFn):
     def __init__(self, plan: BuildPlan) -> None:
         self._plan = plan
 
+    def setup(self) -> None:
+        use_hub_token(self._plan.hub_token_secret)
+
     def process(self, _: None) -> Iterator[Partition]:
         plan = self._plan
-        source = resolve(plan.source)
+        source = resolve(source_of(plan))
         if source.commit != plan.source_identity["commit"]:
             raise JobError(
                 f"the source changed while the job ran: commit {source.commit}, expected "
@@ -61,6 +66,9 @@ class _ListFiles(beam.DoFn):
 class _SplitFile(beam.DoFn):
     def __init__(self, plan: BuildPlan) -> None:
         self._plan = plan
+
+    def setup(self) -> None:
+        use_hub_token(self._plan.hub_token_secret)
 
     def process(self, partition: Partition) -> Iterator[Partition]:
         yield from split_partition(partition, self._plan.read_spec, self._plan.partition_bytes)

@@ -57,6 +57,9 @@ class BuildPlan:
         partition_bytes: text per unit of reading.
         block_bytes: text per tokenizer call.
         threads: of a worker process.
+        data_files_name: file of the directory that holds a long list of data files, None where
+            the source has them all; see transforms.worker_inputs.
+        hub_token_secret: name of the secret from which workers take the hub's token.
     """
 
     source: SourceOptions
@@ -76,6 +79,8 @@ class BuildPlan:
     partition_bytes: int = DEFAULT_PARTITION_BYTES
     block_bytes: int
     threads: int
+    data_files_name: str | None = None
+    hub_token_secret: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

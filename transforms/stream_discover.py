@@ -22,6 +22,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 
 from sources.partitions import Partition, list_partitions, split_partition
 from sources.resolve import SourceFile
+from transforms.hub_token import use_hub_token
 from transforms.stream_follow import SourceWatch
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
@@ -83,6 +84,7 @@ class _DiscoverFiles(beam.DoFn):
         self._plan = plan
 
     def setup(self) -> None:
+        use_hub_token(self._plan.hub_token_secret)
         self._log = StreamLog(self._plan.directory, lane=_DISCOVERY_LANE, documents=False)
         self._watch = SourceWatch(self._plan, self._log, registers=True)
 
@@ -111,6 +113,9 @@ class _DiscoverFiles(beam.DoFn):
 class _SplitFile(beam.DoFn):
     def __init__(self, plan: StreamPlan) -> None:
         self._plan = plan
+
+    def setup(self) -> None:
+        use_hub_token(self._plan.hub_token_secret)
 
     def process(self, file: SourceFile) -> Iterator[Partition]:
         for coarse in list_partitions((file,), self._plan.read_spec):

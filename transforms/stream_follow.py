@@ -18,6 +18,7 @@ from sources.options import SourceOptions
 from sources.resolve import SourceFile, list_files
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
+from transforms.worker_inputs import source_of
 
 _SETTLE_SECS = 1.0
 _logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class SourceWatch:
         """Gives indices to files found just now."""
         known = {file.name: file for file in self._log.files}
         fresh = []
-        for file in find_files(self._plan.source):
+        for file in find_files(source_of(self._plan)):
             name = source_name(file, self._plan.source)
             if name not in known:
                 index = len(self._log.files) + len(fresh)

@@ -36,6 +36,7 @@ from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 from transforms.stream_publish import publish
 from transforms.stream_read import epoch_files, list_stream, read_stream
+from transforms.worker_inputs import source_of
 
 _QUEUED_BLOCKS = 4
 _STOP_POLL_SECS = 0.2
@@ -253,7 +254,7 @@ class _Reader:
                 else:
                     self._sleep(plan.poll_secs)
             return
-        source = resolve(plan.source)
+        source = resolve(source_of(plan))
         if source.commit != plan.source_identity["commit"]:
             raise JobError(
                 f"the source changed while the job ran: commit {source.commit}, expected "

@@ -13,12 +13,13 @@ from apache_beam.metrics import Metrics
 
 from sources.partitions import Partition
 from sources.read import read_blocks
-from tokens.tokenizer import open_tokenizer
 from transforms.errors import JobError
+from transforms.hub_token import use_hub_token
 from transforms.plan import BuildPlan
 from transforms.scatter import scatter_block
 from transforms.threads import shared_executor
 from transforms.token_blocks import TokenBlock, tokenize_blocks
+from transforms.worker_inputs import tokenizer_of
 
 # Blocks encoded or waiting beside those the threads hold: with fewer, threads run dry while this
 # one scatters (52 Mtok/s with 1, 61 with 3, 59 with 6; 2 cores, 2 MB blocks).
@@ -41,7 +42,8 @@ class PartitionDoFn(beam.DoFn):
     def setup(self) -> None:
         """Opens the tokenizer and checks that it is the plan's."""
         plan = self._plan
-        self._tokenizer = open_tokenizer(plan.tokenizer)
+        use_hub_token(plan.hub_token_secret)
+        self._tokenizer = tokenizer_of(plan)
         if self._tokenizer.fingerprint != plan.tokenizer_facts.fingerprint:
             raise JobError(
                 f"tokenizer {plan.tokenizer.tokenizer!r} on this worker has fingerprint "

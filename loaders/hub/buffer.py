@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loaders.hub.order import EpochOrder
-from loaders.reader import Rows
+from loaders.rows import Rows
 
 _FIRST_SLOTS = 1024
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from loaders.hub.share import START, Position, SharePlan, Steps, join_rows
-from loaders.reader import Rows
+from loaders.rows import Rows
 
 
 class Journal:

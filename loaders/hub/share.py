@@ -12,7 +12,7 @@ from loaders.hub.buffer import Drawn, RollingBuffer
 from loaders.hub.feed import Checkpoint, feed
 from loaders.hub.order import EpochOrder
 from loaders.hub.units import Unit
-from loaders.reader import Rows
+from loaders.rows import Rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from loaders.hub.opened import open_stream
 from loaders.hub.options import StreamOptions, stream_options
 from loaders.hub.share import START, Position, share_steps
 from loaders.options import ReadOptions
-from loaders.reader import Rows
+from loaders.rows import Rows
 
 _log = logging.getLogger("shardstream.loaders")
 

@@ -42,7 +42,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture) -> Callable[..., tuple[in
         (["--validation_fraction", "1"], "--validation_fraction is 1.0, expected 0 or more and"),
         (["--sequence_lenght", "5"], "unknown flag --sequence_lenght; did you mean --sequence_len"),
         (["--threads", "0"], "--threads is 0, expected at least 1"),
-        (["--output", "gs://b/out"], "gs://b/out: only local and mounted paths are supported"),
+        (["--output", "ftp://b/out"], "ftp://b/out: expected a path, gs://bucket/prefix or s3://"),
     ],
 )
 def test_wrong_option_is_named_with_what_is_expected(
