@@ -21,7 +21,7 @@ from tests.dataflow.execute_job import find_boot
 from tests.pipeline_runs import build, parquet_flags
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.engines,
     pytest.mark.skipif(
         find_prism() is None or find_boot() is None,
         reason="no Go toolchain: executed Dataflow jobs need Prism and the container's boot",

@@ -16,7 +16,7 @@ from tests.pipelines.stream_runs import documents_by_file, expect, put, texts
 from tests.runners.engines import Run, needs_java, process_flags, write_worker
 from tools.flink_cluster import FlinkCluster
 
-pytestmark = [needs_java, pytest.mark.slow]
+pytestmark = [needs_java, pytest.mark.engines]
 
 STREAM = ["--mode", "stream", "--lanes", 2, "--buffer_documents", 1000, "--partition_mb", 1]
 STREAM += ["--block_kb", 16, "--checkpointing_interval=500", "--max_bundle_time_mills=100"]

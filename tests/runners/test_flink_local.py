@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.verify import main as verify_main
 from shard_format.manifest import read_manifest
 from shard_format.storage import Directory
@@ -11,6 +13,7 @@ from tools.fetch_runners import fetch_job_server
 
 
 @needs_java
+@pytest.mark.engines
 def test_flink_gives_the_bytes_that_fnapirunner_gives(
     tmp_path: Path, sample_files: list[str], tokenizer_directory: str
 ) -> None:

@@ -12,7 +12,7 @@ from tools.fetch_runners import fetch_job_server
 
 
 @needs_java
-@pytest.mark.slow
+@pytest.mark.engines
 def test_spark_gives_the_bytes_that_fnapirunner_gives(
     tmp_path: Path, sample_files: list[str], tokenizer_directory: str
 ) -> None:
