@@ -29,6 +29,8 @@ def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequenc
     # Imports are no part of the time, those that libraries put off included; likewise for the peer.
     import awkward  # noqa: F401
     import gigatoken  # noqa: F401
+    import scipy.io  # noqa: F401  (datasets patches it when a builder is opened)
+    from apache_beam.runners.portability import fn_api_runner, prism_runner  # noqa: F401
     from transformers import AutoTokenizer  # noqa: F401
 
     from pipelines.options import parse_options
