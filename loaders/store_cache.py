@@ -30,6 +30,7 @@ from loaders.cache_entry import (
     list_entries,
     remove_leftovers,
 )
+from loaders.record_places import units_of_records
 from shard_format.manifest import Manifest, Shard
 from shard_format.shard_file import digest_of
 from shard_format.store_directory import StoreDirectory
@@ -42,10 +43,6 @@ _REQUEST_BYTES = 2 << 20
 _ENTRIES_IN_USE = 24
 # Other processes' fetches are noticed after this part of the budget.
 _LOOK_AGAIN = 16
-# Riegeli, below ArrayRecord: a signature, then chunks of one record, 44 bytes longer than it up to
-# the length of a varint, with a header of 24 bytes at every 64 KiB.
-_SIGNATURE_BYTES, _CHUNK_BYTES, _HEADER_BYTES, _BLOCK_BYTES = 64, 44, 24, 1 << 16
-_UNSURE_BYTES_A_RECORD = 2
 
 
 class ReadsRecords(Protocol):
@@ -163,25 +160,10 @@ class StoreCache:
 
     def units_of(self, shard: Shard, indices: np.ndarray) -> np.ndarray:
         """Returns int64[n], the units that hold records and what opening the shard needs."""
-        every = np.arange(-(-shard.bytes // UNIT_BYTES))
-        place = self._places(shard, np.array([0, shard.records]))
-        if not self._by_ranges or shard.records == 0 or place[1] > shard.bytes:
-            return every
-        begin = self._places(shard, indices) - _BLOCK_BYTES - _UNSURE_BYTES_A_RECORD * indices
-        end = self._places(shard, indices + 1) + _BLOCK_BYTES + _UNSURE_BYTES_A_RECORD * indices
-        footer = place[1] - _BLOCK_BYTES - _UNSURE_BYTES_A_RECORD * shard.records
-        wanted = np.zeros(len(every) + 1, np.int64)
-        first = np.concatenate([begin, [0, footer]]) // UNIT_BYTES
-        last = np.concatenate([end, [1, shard.bytes]]) - 1
-        np.add.at(wanted, np.clip(first, 0, len(every) - 1), 1)
-        np.add.at(wanted, np.clip(last // UNIT_BYTES, 0, len(every) - 1) + 1, -1)
-        return np.flatnonzero(np.cumsum(wanted[:-1]))
-
-    def _places(self, shard: Shard, indices: np.ndarray) -> np.ndarray:
-        """Returns int64[n], where records begin in a shard, to within a few bytes a record."""
-        chunk = self._manifest.layout(shard).record_bytes + _CHUNK_BYTES
-        place = _SIGNATURE_BYTES + indices.astype(np.int64) * chunk
-        return place + _HEADER_BYTES * (place // (_BLOCK_BYTES - _HEADER_BYTES) + 1)
+        if not self._by_ranges:
+            return np.arange(-(-shard.bytes // UNIT_BYTES))
+        record_bytes = self._manifest.layout(shard).record_bytes
+        return units_of_records(shard, indices, record_bytes=record_bytes, unit_bytes=UNIT_BYTES)
 
     def request(self, entry: CacheEntry, units: np.ndarray) -> list[Future]:
         """Begins to fetch what is missing of the units; returns what to wait for."""
