@@ -1,5 +1,7 @@
 """Groups documents by bucket and writes one shard a group."""
 
+import contextlib
+import ctypes
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -69,6 +71,7 @@ class _BuildShard(beam.DoFn):
         # One shard sorts and packs while another is hashed and flushed; more would cost memory.
         self._num_threads = min(2, self._plan.threads)
         self._executor = shared_executor("build-shard", self._num_threads)
+        _release_free_memory()
 
     def start_bundle(self) -> None:
         self._pending: list[Future[dict[str, Any]]] = []
@@ -103,6 +106,17 @@ def _read_blocks(directory: Directory, blocks: list[Any]) -> Iterable[list[pa.Re
         return (_read_block(directory, block) for block in blocks)
     fetching = shared_executor("fetch-spill", _FETCHES_AT_ONCE)
     return fetching.map(lambda block: _read_block(directory, block), blocks)
+
+
+def _release_free_memory() -> None:
+    """Gives back what reading and tokenizing left free: shards ask for other sizes, beside it.
+
+    Without it the peak grew with the length of the first stage: 1.09 GB at 129 M tokens, 1.23 at
+    1,288 M.
+    """
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read_block(directory: Directory, block: bytes | SpillReference) -> list[pa.RecordBatch]:
