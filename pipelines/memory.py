@@ -31,9 +31,3 @@ def share_the_lock() -> None:
     (118), and now faster (140).
     """
     sys.setswitchinterval(0.0005)
-
-
-def freeze_garbage() -> None:
-    """Takes what start-up has made (libraries, vocabularies) out of all later collections."""
-    gc.collect()
-    gc.freeze()

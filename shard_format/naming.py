@@ -1,6 +1,4 @@
-"""Names inside a dataset directory, in both directions: made and parsed in this one place."""
-
-import re
+"""Names inside a dataset directory: made in this one place."""
 
 MANIFEST = "dataset.json"
 CARD = "README.md"
@@ -9,10 +7,6 @@ PROVENANCE_DIRECTORY = "provenance"
 DEAD_LETTERS_DIRECTORY = "dead_letters"
 COMMITS_DIRECTORY = "commits"
 WORK_DIRECTORY = "_work"
-
-_SHARD = re.compile(
-    r"(?P<split>[a-z][a-z0-9_]*)-(?P<index>\d{5,})(-of-(?P<count>\d{5,}))?\.array_record"
-)
 
 
 def shard_name(split: str, index: int, count: int | None = None) -> str:
@@ -34,17 +28,6 @@ def stream_shard_name(split: str, shard_id: str) -> str:
 def commit_name(sequence: int) -> str:
     """Returns the path, inside the dataset directory, of one commit of a stream."""
     return f"{COMMITS_DIRECTORY}/{sequence:08d}.json"
-
-
-def parse_shard_name(name: str) -> tuple[str, int, int | None]:
-    """Returns (split, index, count); count is None for stream mode's names."""
-    match = _SHARD.fullmatch(name)
-    if match is None:
-        raise ValueError(
-            f"{name!r} is no shard name, expected like train-00000-of-00064.array_record"
-        )
-    count = match["count"]
-    return match["split"], int(match["index"]), None if count is None else int(count)
 
 
 def provenance_name(shard: str) -> str:

@@ -8,7 +8,6 @@ source, and from a row to all of its tokens, without a model of how packing work
 """
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shard_format import naming
@@ -45,9 +44,3 @@ def read_provenance(directory: Directory, shard: str) -> pa.Table:
     name = naming.provenance_name(shard)
     path = directory.local_path(name)
     return pq.read_table(path or pa.BufferReader(directory.read(name)), schema=SCHEMA)
-
-
-def segments_of_records(table: pa.Table, begin: int, end: int) -> pa.Table:
-    """Returns the rows of records begin to end - 1."""
-    record = table["record"]
-    return table.filter(pc.and_(pc.greater_equal(record, begin), pc.less(record, end)))

@@ -135,9 +135,8 @@ def _read_with_datasets(file: SourceFile, spec: ReadSpec) -> Iterator[pa.Table]:
     except (ValueError, pa.ArrowInvalid, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise ValueError(
-            f"{file.url}: can't be read as {spec.module}: {str(cause).splitlines()[0]}. Mend the "
-            f"file "
-            "or leave it out with --data_files."
+            f"{file.url}: can't be read as {spec.module}: {str(cause).splitlines()[0]}. "
+            "Mend the file or leave it out with --data_files."
         ) from error
 
 

@@ -238,6 +238,12 @@ def _content_hash(files: tuple[SourceFile, ...]) -> str:
         return hashlib.sha256(b"".join(pool.map(digest, files))).hexdigest()[:40]
 
 
+def _first_file(builder: datasets.DatasetBuilder, split: str) -> str:
+    """Returns ", its address,", nothing for builders that don't tell."""
+    files = (builder.config.data_files or {}).get(split) or ()
+    return f", {files[0]}," if files else ""
+
+
 def _check_columns(builder: datasets.DatasetBuilder, options: SourceOptions) -> None:
     """Compares the columns asked for with the card's, or else the first file's."""
     features = builder.info.features
@@ -249,15 +255,15 @@ def _check_columns(builder: datasets.DatasetBuilder, options: SourceOptions) -> 
             features = None
         except (ValueError, pa.ArrowInvalid, OSError) as error:
             raise ValueError(
-                f"dataset {options.dataset!r}: its first file can't be read as "
-                f"{builder.__module__.rsplit('.', 1)[-1]}: "
-                f"{_first_line(error.__cause__ or error)}"
+                f"dataset {options.dataset!r}: its first file{_first_file(builder, options.split)} "
+                f"can't be read as {builder.__module__.rsplit('.', 1)[-1]}: "
+                f"{_first_line(error.__cause__ or error)}. Mend the file, or leave it out with "
+                "--data_files."
             ) from error
     if not features:
         raise ValueError(
             f"dataset {options.dataset!r}, split {options.split!r}: no documents at all; its "
-            f"files are "
-            "empty."
+            "files are empty."
         )
     for column in options.columns:
         if column not in features:

@@ -83,28 +83,6 @@ class CodePointSet:
             yield places[~self.members[_code_points_at(data, places)]]
 
 
-def invalid_utf8_rows(texts: pa.LargeStringArray) -> np.ndarray:
-    """Rows whose bytes are not UTF-8, int64[k] ascending; Arrow's readers do not check.
-
-    Valid input costs one pass of Arrow's validation; only a block that fails it is looked at row
-    by row.
-    """
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        rows = (row for row in range(len(texts)) if not _is_valid(texts.slice(row, 1)))
-        return np.fromiter(rows, np.int64)
-    return np.zeros(0, np.int64)
-
-
-def _is_valid(texts: pa.LargeStringArray) -> bool:
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
 def _settled_pairs(members: np.ndarray) -> np.ndarray:
     """bool[65536] by first two bytes: True where no character that begins so is outside.
 

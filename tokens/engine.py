@@ -7,12 +7,10 @@ Arrow gives the text, because a Python list a document would cost more than toke
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-
-StringColumn: TypeAlias = pa.StringArray | pa.LargeStringArray | pa.StringViewArray
 
 
 class Encoded(NamedTuple):

@@ -70,7 +70,7 @@ def _hub_message(options: TokenizerOptions, error: Exception) -> str:
         f"no directory of that name in {Path.cwd()}, so asked {endpoint} for "
         f"{options.tokenizer} at revision {revision!r}"
     )
-    causes = {type(cause).__name__ for cause in _chain(error)}
+    causes = {type(cause).__name__ for cause in chain_of_causes(error)}
     if causes & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"}:
         return (
             f"{tried}; the hub did not answer and the local cache does not hold it. Check the "
@@ -88,7 +88,7 @@ def _hub_message(options: TokenizerOptions, error: Exception) -> str:
     return f"{tried}; transformers could not load what it found."
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
+def chain_of_causes(error: BaseException | None) -> list[BaseException]:
     """An exception and everything it was raised from."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from loaders.hub.options import FetchOptions
+from tokens.load import chain_of_causes
 
 _log = logging.getLogger("shardstream.loaders")
 _T = TypeVar("_T")
@@ -85,7 +86,7 @@ class Retry:
 
 def is_transient(error: BaseException) -> bool:
     """Says whether reading the same bytes again may succeed, over a network."""
-    chain = list(_chain(error))
+    chain = chain_of_causes(error)
     if any(_status(cause) in _FINAL_STATUS for cause in chain):
         return False
     if any(isinstance(cause, FileNotFoundError | PermissionError) for cause in chain):
@@ -105,17 +106,9 @@ def wait_secs(error: BaseException, attempt: int, base_secs: float) -> float:
         attempt: failed so far, from 1.
         base_secs: wait after the first.
     """
-    asked = max((_retry_after(cause) for cause in _chain(error)), default=0.0)
+    asked = max((_retry_after(cause) for cause in chain_of_causes(error)), default=0.0)
     backoff = min(_MAX_BACKOFF_SECS, base_secs * 2.0 ** (attempt - 1))
     return max(min(_MAX_RETRY_AFTER_SECS, asked), backoff)
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
 
 
 def _status(error: BaseException) -> int | None:

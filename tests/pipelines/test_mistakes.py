@@ -121,7 +121,8 @@ def test_file_that_is_no_parquet(run: Callable, tokenizer_directory: str, tmp_pa
     path.write_bytes(b"PAR1 no more PAR1")
     status, stderr = run(*parquet_flags([str(path)], tokenizer_directory))
     assert status == 2
-    assert "can't be read as parquet" in stderr
+    assert f"its first file, {path}, can't be read as parquet" in stderr
+    assert "Mend the file, or leave it out with --data_files." in stderr
 
 
 def test_too_many_dead_letters_stop_the_job(

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tokens.code_points import NUM_CODE_POINTS, CodePointSet, invalid_utf8_rows
+from tokens.code_points import NUM_CODE_POINTS, CodePointSet
 
 
 def _random_texts(rng: np.random.Generator, count: int) -> list[str]:
@@ -58,13 +58,3 @@ def test_rows_outside_no_rows_or_empty_rows_finds_nothing():
 def test_code_point_set_wrong_shape_says_expected_and_found():
     with pytest.raises(ValueError, match=r"expected bool\[1114112\], found bool\[3\]"):
         CodePointSet(np.ones(3, bool))
-
-
-def test_invalid_utf8_rows_names_the_rows():
-    raw = [b"fine", "é".encode(), b"\xff", b"", b"\xed\xa0\x80", b"cut\xc3"]
-    offsets = np.cumsum([0, *map(len, raw)]).astype(np.int64)
-    column = pa.LargeStringArray.from_buffers(
-        len(raw), pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))
-    )
-    assert invalid_utf8_rows(column).tolist() == [2, 4, 5]
-    assert invalid_utf8_rows(column[:2]).tolist() == []
