@@ -30,7 +30,8 @@ from tokens.tokenizer import Tokenizer, open_tokenizer
 from transforms.build_shard import write_shard
 from transforms.plan import BuildPlan
 from transforms.scatter import scatter_block
-from transforms.token_blocks import SCHEMA, TokenBlock, tokenize_blocks
+from transforms.shard_documents import BufferPool, reading
+from transforms.token_blocks import TokenBlock, tokenize_blocks
 
 _CODER = TupleCoder([VarIntCoder(), BytesCoder()])  # as the worker encodes what it shuffles
 _SHARDS = 24  # built, of the usual size
@@ -74,6 +75,7 @@ def measure_second_half(plan: BuildPlan, tokenizer: Tokenizer, documents_a_piece
     seconds, tokens = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         plan = dataclasses.replace(plan, output=folder)
+        pool = BufferPool()
         for index in range(_SHARDS):
             (batch,) = table.slice(index * rows, rows).to_batches()
             elements = [
@@ -81,20 +83,17 @@ def measure_second_half(plan: BuildPlan, tokenizer: Tokenizer, documents_a_piece
                 for i in range(0, rows, documents_a_piece)
             ]
             start = time.process_time()
-            read = [
-                pa.ipc.read_record_batch(pa.py_buffer(_CODER.decode(element)[1]), SCHEMA)
-                for element in elements
-            ]
-            joined = pa.Table.from_batches(read).combine_chunks().to_batches()[0]
-            result = write_shard(
-                joined,
-                plan,
-                plan.directory,
-                split="train",
-                index=index,
-                name=f"train-{index:05d}.array_record",
-                stream=index,
-            )
+            pieces = [_CODER.decode(element)[1] for element in elements]
+            with reading(pieces, plan.directory, pool, None) as documents:
+                result = write_shard(
+                    documents,
+                    plan,
+                    plan.directory,
+                    split="train",
+                    index=index,
+                    name=f"train-{index:05d}.array_record",
+                    stream=index,
+                )
             seconds += time.process_time() - start
             tokens += result["shard"]["tokens"]
     return seconds / tokens * 1e6

@@ -4,6 +4,8 @@ import enum
 
 from shard_format import naming
 from shard_format.manifest import find_manifest
+from shard_format.storage import Directory
+from transforms.build_shard import forget_lost_shards
 from transforms.plan import BuildPlan
 
 
@@ -44,6 +46,7 @@ def prepare_output(plan: BuildPlan, *, overwrite: bool) -> OutputState:
         return OutputState.DONE
     else:
         state = OutputState.CONTINUE
+        _say_lost(directory, forget_lost_shards(plan))
     directory.remove_private()
     directory.write(naming.MANIFEST, plan.manifest().to_json())
     return state
@@ -52,6 +55,14 @@ def prepare_output(plan: BuildPlan, *, overwrite: bool) -> OutputState:
 def remove_work(plan: BuildPlan) -> None:
     """Removes the temporary files of a finished build."""
     plan.directory.remove(naming.WORK_DIRECTORY)
+
+
+def _say_lost(directory: Directory, lost: list[str]) -> None:
+    if lost:
+        print(
+            f"{directory}: {len(lost)} shards that were finished are missing or not whole "
+            f"({lost[0]}, ...); everything is read again to make them."
+        )
 
 
 def _dataset_files(plan: BuildPlan) -> list[str]:

@@ -3,15 +3,33 @@
 # ruff: noqa: D102 (Directory describes the methods)
 
 import contextlib
+import ctypes
 import mmap
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shard_format.storage import Directory
+import numpy as np
+
+from shard_format.storage import Directory, too_short
+
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+
+
+def _find_fallocate() -> Callable[[int, int, int, int], int] | None:
+    """Returns Linux' fallocate, which Python has only a part of; None elsewhere."""
+    try:
+        found = ctypes.CDLL(None).fallocate
+    except (AttributeError, OSError, TypeError):
+        return None
+    found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return found
+
+
+_fallocate = _find_fallocate()
 
 
 class LocalDirectory(Directory):
@@ -64,6 +82,23 @@ class LocalDirectory(Directory):
             if begin == end:
                 return memoryview(b"")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[begin:end]
+
+    def read_into(self, name: str, begin: int, into: np.ndarray) -> None:
+        with open(self.path(name), "rb", buffering=0) as file:
+            file.seek(begin)
+            read = 0
+            while read < len(into):
+                count = file.readinto(into[read:])
+                if not count:
+                    raise OSError(too_short(self.where(name), begin, len(into), read))
+                read += count
+
+    def release_range(self, name: str, begin: int, end: int) -> None:
+        if _fallocate is None:
+            return
+        # A file system without holes refuses, and keeps what it has; a finished job has removed it.
+        with contextlib.suppress(OSError), open(self.path(name), "r+b", buffering=0) as file:
+            _fallocate(file.fileno(), _PUNCH_HOLE_KEEP_SIZE, begin, end - begin)
 
     def create(self, name: str, data: bytes) -> bool:
         private = self._private(name)

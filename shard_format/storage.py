@@ -13,6 +13,8 @@ import os
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from shard_format import naming
 
 
@@ -58,6 +60,23 @@ class Directory(abc.ABC):
     @abc.abstractmethod
     def read_range(self, name: str, begin: int, end: int) -> memoryview:
         """Returns bytes begin to end - 1 of a file; from a local disk mapped, not copied."""
+
+    def read_into(self, name: str, begin: int, into: np.ndarray) -> None:
+        """Fills uint8[n] with the n bytes of a file from begin on.
+
+        Raises:
+            OSError: the file is shorter.
+        """
+        data = self.read_range(name, begin, begin + len(into))
+        if len(data) != len(into):
+            raise OSError(too_short(self.where(name), begin, len(into), len(data)))
+        into[:] = np.frombuffer(data, np.uint8)
+
+    def release_range(self, name: str, begin: int, end: int) -> None:  # noqa: B027 (may do nothing)
+        """Gives back the room that bytes begin to end - 1 take; nobody reads them again.
+
+        The size of the file stays. Nothing happens where storage can't do so.
+        """
 
     @abc.abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -127,6 +146,14 @@ class Directory(abc.ABC):
         probe = f"{naming.WORK_DIRECTORY}/writable"
         self.write(probe, b"")
         self.remove(probe)
+
+
+def too_short(where: str, begin: int, expected: int, found: int) -> str:
+    """Returns the message for a range of a file that isn't all there."""
+    return (
+        f"{where}: expected {expected} bytes from {begin} on, found {found}. The file was cut "
+        "short or replaced while it was read; run the same command again."
+    )
 
 
 def _kind_of(root: str | os.PathLike[str]) -> type[Directory]:

@@ -13,6 +13,8 @@ and padding is never told from tokens by its value.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,7 @@ import pyarrow.compute as pc
 from shard_format.record import RecordLayout, slots_for
 from tokens.pack_options import PackingOptions
 from tokens.pack_pieces import Pieces, expand
+from tokens.token_ranges import Gather, TokenRanges, large_binary, ranges_of
 
 # Where a quarter or more is padding, it is joined to this much output at a time: for a whole shard
 # at once the padding alone would need up to as much memory as the shard. Measured, interleaved in
@@ -50,20 +53,78 @@ def assemble(
 
     Guarantees: the arrays are for reading; they may be views of the documents' buffer.
     """
-    length = options.sequence_length
-    layout = RecordLayout(
-        sequence_length=length, token_dtype=token_dtype, max_segments=max_segments(pieces)
+    assembly = Assembly(
+        ranges_of(documents),
+        pieces,
+        token_dtype=token_dtype,
+        options=options,
+        pad_id=pad_id,
+        eos_id=eos_id,
     )
-    dtype = layout.tokens_dtype
-    if not 0 <= pad_id <= np.iinfo(dtype).max:
-        raise ValueError(f"pad_id: expected an id that fits {token_dtype}, found {pad_id}.")
-    ranges = _byte_ranges(documents, pieces, dtype.itemsize)
-    if options.keep_eos:
-        ranges = _keep_last_tokens(documents, pieces, ranges, dtype, eos_id)
-    lengths = _lengths(pieces, layout)
-    used = lengths.sum(axis=1, dtype=np.int64)
-    flat = _gather(documents, *ranges).view(dtype)
-    return _pad(flat, used, length, pad_id, options.pad_side, dtype), lengths
+    return assembly.tokens(0, pieces.num_sequences), assembly.lengths
+
+
+class Assembly:
+    """Sequences about to be made, any run of them at a time: a shard need not be in memory twice.
+
+    Args: as `assemble`, with the documents as ranges.
+
+    Attributes:
+        lengths: uint16|uint32[N, S], little-endian, the tokens of each sequence's documents.
+    """
+
+    def __init__(
+        self,
+        documents: TokenRanges,
+        pieces: Pieces,
+        *,
+        token_dtype: str,
+        options: PackingOptions,
+        pad_id: int,
+        eos_id: int | None = None,
+    ) -> None:
+        layout = RecordLayout(
+            sequence_length=options.sequence_length,
+            token_dtype=token_dtype,
+            max_segments=max_segments(pieces),
+        )
+        self._dtype = layout.tokens_dtype
+        if not 0 <= pad_id <= np.iinfo(self._dtype).max:
+            raise ValueError(f"pad_id: expected an id that fits {token_dtype}, found {pad_id}.")
+        self._options, self._pad_id = options, pad_id
+        self._data = documents.data
+        self._begin, self._end = _byte_ranges(documents, pieces, self._dtype.itemsize)
+        ranges_of_sequence = np.bincount(pieces.sequence, minlength=pieces.num_sequences)
+        if options.keep_eos:
+            self._begin, self._end, parts = _keep_last_tokens(
+                documents, pieces, self._begin, self._end, self._dtype, eos_id
+            )
+            ranges_of_sequence = np.bincount(
+                pieces.sequence, weights=parts, minlength=pieces.num_sequences
+            ).astype(np.int64)
+        self._first_range = _ends(ranges_of_sequence)
+        self.lengths = _lengths(pieces, layout)
+        self._used = self.lengths.sum(axis=1, dtype=np.int64)
+        self._gather = Gather(self._data, self._begin, self._end)
+
+    def blocks(self, num_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (tokens, lengths) of num_rows sequences after another, as `assemble` returns."""
+        for first in range(0, len(self.lengths), num_rows):
+            last = min(first + num_rows, len(self.lengths))
+            yield self.tokens(first, last), self.lengths[first:last]
+
+    def tokens(self, first: int, last: int) -> np.ndarray:
+        """Returns uint16|uint32[last - first, L], for reading; maybe a view of the documents."""
+        flat = self._gather(self._first_range[first], self._first_range[last])
+        options = self._options
+        return _pad(
+            flat.view(self._dtype),
+            self._used[first:last],
+            options.sequence_length,
+            self._pad_id,
+            options.pad_side,
+            self._dtype,
+        )
 
 
 def max_segments(pieces: Pieces) -> int:
@@ -74,28 +135,22 @@ def max_segments(pieces: Pieces) -> int:
 
 
 def _byte_ranges(
-    documents: pa.LargeBinaryArray, pieces: Pieces, itemsize: int
+    documents: TokenRanges, pieces: Pieces, itemsize: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks pieces; returns their begin and end in the documents' buffer, int64[P] bytes."""
-    if documents.type != pa.large_binary() or documents.null_count:
-        raise ValueError(
-            f"documents: expected large_binary without nulls, found {documents.type} with "
-            f"{documents.null_count} nulls."
-        )
-    offsets = _offsets(documents)
-    if (np.diff(offsets) % itemsize).any():
+    if ((documents.end - documents.begin) % itemsize).any():
         raise ValueError(
             f"documents: expected a multiple of {itemsize} bytes each, found other lengths. "
             "Is token_dtype that of the documents?"
         )
-    if len(pieces.document) and pieces.document.max() >= len(documents):
+    if len(pieces.document) and pieces.document.max() >= len(documents.begin):
         raise ValueError(
-            f"pieces: name document {pieces.document.max()}, found {len(documents)} documents. "
-            "Pass the documents whose lengths were packed."
+            f"pieces: name document {pieces.document.max()}, found {len(documents.begin)} "
+            "documents. Pass the documents whose lengths were packed."
         )
-    begin = offsets[pieces.document] + pieces.start * itemsize
+    begin = documents.begin[pieces.document] + pieces.start * itemsize
     end = begin + pieces.tokens * itemsize
-    outside = np.flatnonzero(end > offsets[pieces.document + 1])
+    outside = np.flatnonzero(end > documents.end[pieces.document])
     if len(outside):
         raise ValueError(
             f"pieces: {len(outside)} pieces end behind their document, the first in document "
@@ -105,34 +160,39 @@ def _byte_ranges(
 
 
 def _keep_last_tokens(
-    documents: pa.LargeBinaryArray,
+    documents: TokenRanges,
     pieces: Pieces,
-    ranges: tuple[np.ndarray, np.ndarray],
+    begin: np.ndarray,
+    end: np.ndarray,
     dtype: np.dtype,
     eos_id: int | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turns the range of a document that was cut into its first tokens - 1 and its last one."""
-    begin, end = ranges
-    document_end = _offsets(documents)[pieces.document + 1]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Turns the range of a document that was cut into its first tokens - 1 and its last one.
+
+    Returns:
+        begin and end, int64[R], and how many of them each piece has, int64[P], 1 or 2.
+    """
+    document_end = documents.end[pieces.document]
     is_cut = end < document_end
     _check_eos(documents, document_end[is_cut], pieces.document[is_cut], dtype, eos_id)
-    piece, part = expand(1 + is_cut)
+    parts = 1 + is_cut
+    piece, part = expand(parts)
     begin, end = begin[piece], end[piece]
     end[is_cut[piece] & (part == 0)] -= dtype.itemsize
     end[part == 1] = document_end[is_cut]
     begin[part == 1] = document_end[is_cut] - dtype.itemsize
-    return begin, end
+    return begin, end, parts
 
 
 def _check_eos(
-    documents: pa.LargeBinaryArray,
+    documents: TokenRanges,
     ends: np.ndarray,
     indices: np.ndarray,
     dtype: np.dtype,
     eos_id: int | None,
 ) -> None:
     last_bytes = (ends - dtype.itemsize)[:, None] + np.arange(dtype.itemsize)
-    last_ids = np.ascontiguousarray(_data(documents)[last_bytes]).view(dtype).ravel()
+    last_ids = np.ascontiguousarray(documents.data[last_bytes]).view(dtype).ravel()
     wrong = np.flatnonzero(last_ids != (-1 if eos_id is None else eos_id))
     if len(wrong):
         raise ValueError(
@@ -140,25 +200,6 @@ def _check_eos(
             f"{last_ids[wrong[0]]} at the end of document {indices[wrong[0]]}. Have the tokenizer "
             "add EOS and pass its id, or leave keep_eos out."
         )
-
-
-def _gather(documents: pa.LargeBinaryArray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Returns uint8[sum(end - begin)], the ranges one after another; a view where they already are.
-
-    The ranges, sorted, cut the buffer into ranges and gaps: offsets of a large_binary array without
-    a copy, from which Arrow takes the ranges in the order asked for.
-    """
-    data = _data(documents)
-    if not len(begin):
-        return data[:0]
-    if (begin[1:] == end[:-1]).all():
-        return data[begin[0] : end[-1]]
-    by_place = np.argsort(begin, kind="stable")
-    place = np.empty_like(by_place)
-    place[by_place] = np.arange(len(by_place))
-    offsets = np.stack([begin[by_place], end[by_place]], axis=1).ravel()
-    taken = _large_binary(offsets, data).take(pa.array(2 * place))
-    return np.frombuffer(taken.buffers()[2], np.uint8)
 
 
 def _pad(
@@ -196,9 +237,9 @@ def _join_padding(
     flat: np.ndarray, used: np.ndarray, missing: np.ndarray, pad_id: int, pad_side: str
 ) -> np.ndarray:
     """Puts `missing[i]` padding beside the `used[i]` tokens of each sequence i; as `_pad`."""
-    sequences = _large_binary(_ends(used) * flat.itemsize, flat)
+    sequences = large_binary(_ends(used) * flat.itemsize, flat)
     padding = np.full(int(missing.sum()), pad_id, flat.dtype)
-    fillers = _large_binary(_ends(missing) * flat.itemsize, padding)
+    fillers = large_binary(_ends(missing) * flat.itemsize, padding)
     pair = (sequences, fillers) if pad_side == "right" else (fillers, sequences)
     joined = pc.binary_join_element_wise(*pair, _EMPTY).buffers()[2]
     return np.frombuffer(joined, flat.dtype).reshape(len(used), -1)
@@ -216,22 +257,3 @@ def _ends(lengths: np.ndarray) -> np.ndarray:
     ends = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     return ends
-
-
-def _offsets(documents: pa.LargeBinaryArray) -> np.ndarray:
-    """The int64[n + 1] byte offsets of a large_binary array, slices included."""
-    if not len(documents):
-        return np.zeros(1, np.int64)
-    offsets = np.frombuffer(documents.buffers()[1], np.int64)
-    return offsets[documents.offset : documents.offset + len(documents) + 1]
-
-
-def _data(documents: pa.LargeBinaryArray) -> np.ndarray:
-    """The uint8 bytes that `_offsets` points into."""
-    buffer = documents.buffers()[2]
-    return np.zeros(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)
-
-
-def _large_binary(offsets: np.ndarray, data: np.ndarray) -> pa.LargeBinaryArray:
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)

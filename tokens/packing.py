@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokens.pack_assemble import assemble
+from tokens.pack_assemble import Assembly, assemble
 from tokens.pack_best_fit import best_fit
 from tokens.pack_options import PackingOptions
 from tokens.pack_pieces import (
@@ -31,6 +31,7 @@ from tokens.pack_pieces import (
 from tokens.pack_report import PackingReport, report
 
 __all__ = [
+    "Assembly",
     "PackingOptions",
     "PackingReport",
     "Pieces",

@@ -1,13 +1,13 @@
 """Turns the documents of one bucket into one published shard: sort, pack, permute, write.
 
 Plain functions, Beam-free: the batch graph calls `build_shard` for every group of its GroupByKey,
-the stream `write_shard` for every draw from its buffer. The result is
-a pure function of the documents and the plan, in whatever pieces and order the documents arrive, so
-attempts may race or repeat: each publishes the same bytes under the same name.
+the stream `write_shard` for every draw from its buffer. The result is a pure function of the
+documents and the plan, in whatever pieces and order the documents arrive, so attempts may race or
+repeat: each publishes the same bytes under the same name.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,39 +19,76 @@ from shard_format.provenance import write_provenance
 from shard_format.record import RecordLayout, encode_records
 from shard_format.shard_file import write_records
 from shard_format.storage import Directory
-from tokens.packing import Pieces, assemble, pack, permute_sequences, report
+from tokens.packing import Assembly, Pieces, pack, permute_sequences, report
 from transforms.plan import BuildPlan
-from transforms.scatter import document_ids
-from transforms.token_blocks import SCHEMA
+from transforms.shard_documents import ShardDocuments
+from transforms.spill import SPILLED
 
-# Records are encoded this many bytes at a time: a shard isn't copied whole once more, and blocks of
-# this size stay in the cache and in memory the allocator has at hand (fresh pages cost more than
-# bytes).
+# Records are assembled and encoded this many bytes at a time: a shard isn't in memory once more,
+# and blocks of this size stay in the cache and in memory the allocator has at hand (fresh pages
+# cost more than bytes).
 _WRITE_BLOCK_BYTES = 1 << 20
 
 
 def build_shard(
-    bucket: int, blocks: Iterable[pa.RecordBatch], plan: BuildPlan, directory: Directory
+    bucket: int,
+    documents: contextlib.AbstractContextManager[ShardDocuments],
+    plan: BuildPlan,
+    directory: Directory,
 ) -> dict[str, Any]:
     """Publishes a bucket's shard and provenance; returns its entry and report, as JSON values.
 
-    A shard that an earlier attempt of the same plan has finished is kept as it is.
+    A shard that an earlier attempt of the same plan has finished is kept as it is. Whoever finishes
+    a shard may release what it was made from (`transforms.spill`), so an attempt looks again once
+    it has read: if nobody had finished then, all of what it read was there.
+
+    Args:
+        bucket: of the plan.
+        documents: all that are in the bucket; entered once, unless the shard is there.
+        plan: of the build.
+        directory: of the dataset.
     """
-    sidecar = plan.work_name("shards", f"{bucket:06d}.json")
-    done = _finished(directory, sidecar)
-    if done is not None:
+    sidecar = _sidecar(plan, bucket)
+    if done := _finished(directory, sidecar):
         return done
     split, index, name = plan.shard_of(bucket)
-    written = write_shard(
-        join_blocks(blocks), plan, directory, split=split, index=index, name=name, stream=bucket
-    )
+    try:
+        with documents as read:
+            if done := _finished(directory, sidecar):
+                return done
+            written = write_shard(
+                read, plan, directory, split=split, index=index, name=name, stream=bucket
+            )
+    except pa.ArrowInvalid:
+        if done := _finished(directory, sidecar):
+            return done
+        raise
     result = {"bucket": bucket} | written
     directory.write(sidecar, json.dumps(result).encode())
     return result
 
 
+def forget_lost_shards(plan: BuildPlan) -> list[str]:
+    """Has everything read again where a finished shard is gone, as its spilled documents are.
+
+    Call it before a build goes on. Returns the names of the files that are missing or not whole.
+    """
+    directory = plan.directory
+    lost = [
+        (bucket, plan.shard_of(bucket)[2])
+        for bucket in range(plan.num_buckets)
+        if directory.exists(_sidecar(plan, bucket))
+        and _finished(directory, _sidecar(plan, bucket)) is None
+    ]
+    for bucket, _ in lost:
+        directory.remove(_sidecar(plan, bucket))
+    if lost:
+        directory.remove(plan.work_name(SPILLED))
+    return [name for _, name in lost]
+
+
 def write_shard(
-    documents: pa.RecordBatch,
+    documents: ShardDocuments,
     plan: BuildPlan,
     directory: Directory,
     *,
@@ -63,7 +100,7 @@ def write_shard(
     """Publishes documents as the shard `name`; returns its entry and report, as JSON values.
 
     Args:
-        documents: of the shard, in any order, with token_blocks.SCHEMA.
+        documents: of the shard.
         plan: of the build.
         directory: of the dataset.
         split: "train" or "validation".
@@ -72,14 +109,15 @@ def write_shard(
         stream: numbers the permutation of the shard's sequences, apart from other shards'.
     """
     order = key_order(documents, plan.seed)
-    lengths = document_lengths(documents["tokens"], plan)[order]
+    itemsize = np.dtype(plan.tokenizer_facts.token_dtype).itemsize
+    lengths = ((documents.tokens.end - documents.tokens.begin) // itemsize)[order]
     pieces = pack(lengths, plan.packing)
     pieces = permute_sequences(pieces, keys.permutation(pieces.num_sequences, plan.seed, stream))
-    # Packing planned for documents in key order; the documents themselves are moved only once, by
-    # assemble, straight from where they arrived to where they are written.
+    # Packing planned for documents in key order; the documents themselves are moved only once,
+    # straight from where they arrived to where they are written.
     pieces = pieces._replace(document=order[pieces.document])
-    tokens, segment_lengths = assemble(
-        documents["tokens"],
+    assembly = Assembly(
+        documents.tokens,
         pieces,
         token_dtype=plan.tokenizer_facts.token_dtype,
         options=plan.packing,
@@ -89,13 +127,10 @@ def write_shard(
     layout = RecordLayout(
         sequence_length=plan.packing.sequence_length,
         token_dtype=plan.tokenizer_facts.token_dtype,
-        max_segments=segment_lengths.shape[1],
+        max_segments=assembly.lengths.shape[1],
     )
-    rows = max(1, _WRITE_BLOCK_BYTES // layout.record_bytes)
-    records = (
-        encode_records(tokens[i : i + rows], segment_lengths[i : i + rows], layout)
-        for i in range(0, len(tokens), rows)
-    )
+    blocks = assembly.blocks(max(1, _WRITE_BLOCK_BYTES // layout.record_bytes))
+    records = (encode_records(tokens, lengths, layout) for tokens, lengths in blocks)
     with directory.publishing(name) as private:
         digest = write_records(private, records, plan.shard_options)
     write_provenance(directory, name, provenance_table(documents, pieces))
@@ -103,7 +138,7 @@ def write_shard(
         file=name,
         split=split,
         index=index,
-        records=len(tokens),
+        records=pieces.num_sequences,
         documents=len(lengths),
         tokens=int(pieces.tokens.sum()),
         truncated_tokens=pieces.truncated_tokens,
@@ -118,40 +153,29 @@ def write_shard(
     }
 
 
-def join_blocks(blocks: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """Returns all documents of the blocks in one batch, in the order they came."""
-    batches = list(blocks)
-    return pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], SCHEMA)
-
-
-def key_order(documents: pa.RecordBatch, seed: int) -> np.ndarray:
+def key_order(documents: ShardDocuments, seed: int) -> np.ndarray:
     """Returns int64[n], the permutation into key order (ties, one in 2**64, by identity)."""
-    partition, row = document_ids(documents)
+    partition, row = documents.partition, documents.row
     return np.lexsort((row, partition, keys.document_keys(seed, partition, row)))
 
 
-def document_lengths(tokens: pa.LargeBinaryArray, plan: BuildPlan) -> np.ndarray:
-    """Returns int64[n], the tokens of each document."""
-    if len(tokens) == 0:
-        return np.zeros(0, np.int64)
-    offsets = np.frombuffer(tokens.buffers()[1], np.int64)[tokens.offset :][: len(tokens) + 1]
-    return np.diff(offsets) // np.dtype(plan.tokenizer_facts.token_dtype).itemsize
-
-
-def provenance_table(documents: pa.RecordBatch, pieces: Pieces) -> pa.Table:
+def provenance_table(documents: ShardDocuments, pieces: Pieces) -> pa.Table:
     """Returns the shard's provenance, one row a segment in the order of records."""
-    partition, row = document_ids(documents)
     first_of_sequence = np.searchsorted(pieces.sequence, pieces.sequence)
     return pa.table(
         {
             "record": pieces.sequence,
             "segment": (np.arange(len(pieces.sequence)) - first_of_sequence).astype(np.int32),
-            "partition": partition[pieces.document],
-            "row": row[pieces.document],
+            "partition": documents.partition[pieces.document],
+            "row": documents.row[pieces.document],
             "start": pieces.start,
             "tokens": pieces.tokens.astype(np.int32),
         }
     )
+
+
+def _sidecar(plan: BuildPlan, bucket: int) -> str:
+    return plan.work_name("shards", f"{bucket:06d}.json")
 
 
 def _finished(directory: Directory, sidecar: str) -> dict[str, Any] | None:

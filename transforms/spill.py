@@ -5,7 +5,8 @@ hold a few bytes a block. A spill file is an Arrow IPC stream with the record ba
 together, written whole under a name that the partition determines; a partition's marker, written
 last, lists them with the counts. A rerun finds the marker and passes the partition over: that is
 how a killed job goes on. References are ranges of bytes, so that a bucket's piece is one ranged
-read wherever the file is.
+read wherever the file is, and so that a local disk takes back a finished shard's ranges: the room
+spilled documents take goes over to the shards, with the pages of memory in which both are cached.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from transforms.tokenize_documents import PartitionDoFn
 # Tokens gathered before they are sorted by bucket and written: large enough that a bucket's piece
 # is worth a read, small beside a shard in memory.
 SPILL_BYTES = 48 << 20
+SPILLED = "spilled"  # folder of the markers
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
 
@@ -45,7 +47,7 @@ class SpillPartitions(PartitionDoFn):
         """Yields a reference for every bucket of every spill file."""
         plan = self._plan
         directory = plan.directory
-        marker = plan.work_name("spilled", f"{partition.name}.json")
+        marker = plan.work_name(SPILLED, f"{partition.name}.json")
         done = read_marker(directory, marker)
         if done is None:
             done = spill_partition(
@@ -114,15 +116,6 @@ def write_spill(
                 buckets[bucket] = begin, sink.tell()
         size = private.stat().st_size
     return {"bytes": size, "buckets": buckets}
-
-
-def read_spill(directory: Directory, reference: SpillReference) -> list[pa.RecordBatch]:
-    """Returns the documents a reference points to; from a local disk mapped, not copied."""
-    source = pa.BufferReader(pa.py_buffer(directory.read_range(*reference)))
-    batches = []
-    while source.tell() < source.size():
-        batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA))
-    return batches
 
 
 def read_marker(directory: Directory, name: str) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from shard_format import keys
-from transforms.build_shard import document_lengths, join_blocks
 from transforms.scatter import document_ids
 from transforms.stream_plan import DRAW_PART, RAMP_DRAWS, StreamPlan
+from transforms.token_blocks import document_lengths, join_blocks
 
 
 def is_full(documents: int, nbytes: int, draws: int, plan: StreamPlan) -> bool:

@@ -51,7 +51,6 @@ from shard_format import keys
 from shard_format.commit_log import PartitionRead, ShardCommit
 from shard_format.provenance import read_provenance
 from sources.partitions import Partition
-from transforms.build_shard import join_blocks
 from transforms.errors import JobError
 from transforms.scatter import document_ids
 from transforms.stream_buffer import drain, draw, is_full
@@ -60,7 +59,7 @@ from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 from transforms.stream_publish import write_stream_shard
 from transforms.stream_read import read_stream
-from transforms.token_blocks import SCHEMA
+from transforms.token_blocks import SCHEMA, join_blocks
 from transforms.tokenize_documents import PartitionDoFn
 
 _PARTITIONS = "partitions"

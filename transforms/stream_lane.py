@@ -25,7 +25,6 @@ from shard_format.commit_log import PartitionRead, ShardCommit
 from sources.partitions import Partition
 from sources.resolve import resolve
 from tokens.tokenizer import Tokenizer
-from transforms.build_shard import document_lengths
 from transforms.dead_letters import check_dead_letters
 from transforms.errors import JobError
 from transforms.plan import TRAIN, VALIDATION
@@ -36,6 +35,7 @@ from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 from transforms.stream_publish import publish
 from transforms.stream_read import epoch_files, list_stream, read_stream
+from transforms.token_blocks import document_lengths
 from transforms.worker_inputs import source_of
 
 _QUEUED_BLOCKS = 4

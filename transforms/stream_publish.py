@@ -19,6 +19,7 @@ from shard_format.commit_log import PartitionRead, ShardCommit
 from shard_format.manifest import Shard
 from transforms.build_shard import write_shard
 from transforms.scatter import document_ids
+from transforms.shard_documents import ShardDocuments
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 
@@ -49,7 +50,7 @@ def write_stream_shard(split: str, documents: pa.RecordBatch, plan: StreamPlan) 
     """Publishes one shard's files; nobody reads them before they are committed."""
     shard_id = hash_documents(documents, plan)
     written = write_shard(
-        documents,
+        ShardDocuments.of(documents),
         plan,
         plan.directory,
         split=split,

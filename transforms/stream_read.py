@@ -24,10 +24,14 @@ from sources.read import DeadLetter, TextBlock, read_blocks
 from sources.resolve import SourceFile
 from tokens.packing import PackingReport, pack, report
 from tokens.tokenizer import Tokenizer
-from transforms.build_shard import document_lengths
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
-from transforms.token_blocks import TokenBlock, text_nbytes, tokenize_blocks
+from transforms.token_blocks import (
+    TokenBlock,
+    document_lengths,
+    text_nbytes,
+    tokenize_blocks,
+)
 
 # Partitions read in turn, a block from each; a row group of each is in memory.
 OPEN_PARTITIONS = 16

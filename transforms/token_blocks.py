@@ -20,6 +20,7 @@ from tokens.assemble import as_binary
 from tokens.encode_around import audited_rows, encode_around
 from tokens.engine import Encoded
 from tokens.tokenizer import Tokenizer
+from transforms.plan import BuildPlan
 
 SCHEMA = pa.schema([("partition", pa.int32()), ("row", pa.int64()), ("tokens", pa.large_binary())])
 
@@ -106,3 +107,17 @@ def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:
         message=f"{type(error).__name__}: {error}",
         preview=block.texts[i].as_py()[:200],
     )
+
+
+def join_blocks(blocks: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
+    """Returns all documents of the blocks in one batch, in the order they came."""
+    batches = list(blocks)
+    return pa.concat_batches(batches) if batches else pa.RecordBatch.from_pylist([], SCHEMA)
+
+
+def document_lengths(tokens: pa.LargeBinaryArray, plan: BuildPlan) -> np.ndarray:
+    """Returns int64[n], the tokens of each document."""
+    if len(tokens) == 0:
+        return np.zeros(0, np.int64)
+    offsets = np.frombuffer(tokens.buffers()[1], np.int64)[tokens.offset :][: len(tokens) + 1]
+    return np.diff(offsets) // np.dtype(plan.tokenizer_facts.token_dtype).itemsize

@@ -12,12 +12,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from shard_format.storage import Directory
 from transforms.build_shard import build_shard
 from transforms.plan import BuildPlan
-from transforms.spill import SpillReference, read_spill
+from transforms.shard_documents import BufferPool, reading
+from transforms.spill import SpillReference
 from transforms.threads import shared_executor
-from transforms.token_blocks import SCHEMA
 
 _FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
 
@@ -28,7 +27,7 @@ class WriteShards(beam.PTransform):
     Input: PCollection[(bucket, block)], a block being Arrow IPC bytes or a SpillReference.
     Output: PCollection[dict], one a shard, see transforms.build_shard.build_shard.
     Guarantees: idempotent, so retried and racing bundles leave one shard of fixed bytes; a result
-    comes out only after its shard is published. Memory: about six times a shard, per thread.
+    comes out only after its shard is published. Memory: about three times a shard, per thread.
     Counters: shards, records, tokens_written.
 
     Args:
@@ -71,6 +70,7 @@ class _BuildShard(beam.DoFn):
         # One shard sorts and packs while another is hashed and flushed; more would cost memory.
         self._num_threads = min(2, self._plan.threads)
         self._executor = shared_executor("build-shard", self._num_threads)
+        self._buffers = BufferPool()
         _release_free_memory()
 
     def start_bundle(self) -> None:
@@ -78,16 +78,22 @@ class _BuildShard(beam.DoFn):
 
     def process(self, group: tuple[int, Iterable[Any]], _ready: Any) -> None:
         bucket, blocks = group
-        blocks = [block for block in blocks if block is not None]
+        pieces = [block for block in blocks if block is not None]
         running = [future for future in self._pending if not future.done()]
         if len(running) >= self._num_threads:
             running[0].result()
-        self._pending.append(self._executor.submit(self._build, bucket, blocks))
+        self._pending.append(self._executor.submit(self._build, bucket, pieces))
 
-    def _build(self, bucket: int, blocks: list[Any]) -> dict[str, Any]:
+    def _build(self, bucket: int, pieces: list[bytes | SpillReference]) -> dict[str, Any]:
         directory = self._plan.directory
-        batches = [batch for piece in _read_blocks(directory, blocks) for batch in piece]
-        return build_shard(bucket, batches, self._plan, directory)
+        is_local = directory.local_path("") is not None
+        fetching = None if is_local else shared_executor("fetch-spill", _FETCHES_AT_ONCE)
+        documents = reading(pieces, directory, self._buffers, fetching)
+        result = build_shard(bucket, documents, self._plan, directory)
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                directory.release_range(*piece)
+        return result
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         window = GlobalWindow()
@@ -100,14 +106,6 @@ class _BuildShard(beam.DoFn):
             yield WindowedValue(result, window.max_timestamp(), [window])
 
 
-def _read_blocks(directory: Directory, blocks: list[Any]) -> Iterable[list[pa.RecordBatch]]:
-    """Returns the batches of each block; pieces that wait on a store are fetched side by side."""
-    if directory.local_path("") is not None:
-        return (_read_block(directory, block) for block in blocks)
-    fetching = shared_executor("fetch-spill", _FETCHES_AT_ONCE)
-    return fetching.map(lambda block: _read_block(directory, block), blocks)
-
-
 def _release_free_memory() -> None:
     """Gives back what reading and tokenizing left free: shards ask for other sizes, beside it.
 
@@ -117,9 +115,3 @@ def _release_free_memory() -> None:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _read_block(directory: Directory, block: bytes | SpillReference) -> list[pa.RecordBatch]:
-    if isinstance(block, bytes):
-        return [pa.ipc.read_record_batch(pa.py_buffer(block), SCHEMA)]
-    return read_spill(directory, SpillReference(*block))
