@@ -6,17 +6,13 @@ arguments. What comes out is for reading: it may lie in Arrow's memory.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokens.engine import Encoded
-
-_ID: Final = struct.Struct("=I")
 
 
 def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None) -> Encoded:
@@ -30,7 +26,8 @@ def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None)
     Returns:
         n rows, T + n * (number of ids asked for) ids; `encoded` itself when none is.
     """
-    around = [None if item is None else _ID.pack(item) for item in (bos_id, eos_id)]
+    dtype = encoded.ids.dtype
+    around = [None if item is None else dtype.type(item).tobytes() for item in (bos_id, eos_id)]
     per_row = sum(item is not None for item in around)
     num_rows = encoded.num_rows
     if per_row == 0 or num_rows == 0:
@@ -40,12 +37,12 @@ def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None)
     rows = pa.LargeBinaryArray.from_buffers(
         pa.large_binary(),
         num_rows,
-        [None, pa.py_buffer(encoded.offsets * _ID.size), pa.py_buffer(encoded.ids)],
+        [None, pa.py_buffer(encoded.offsets * dtype.itemsize), pa.py_buffer(encoded.ids)],
     )
     bos, eos = (pa.scalar(item or b"", pa.large_binary()) for item in around)
     joined = pc.binary_join_element_wise(bos, rows, eos, pa.scalar(b"", pa.large_binary()))
     offsets = encoded.offsets + per_row * np.arange(num_rows + 1, dtype=np.int64)
-    ids = np.frombuffer(joined.buffers()[2], np.uint32)[: int(offsets[-1])]
+    ids = np.frombuffer(joined.buffers()[2], dtype)[: int(offsets[-1])]
     return Encoded(ids, offsets)
 
 

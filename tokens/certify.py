@@ -16,12 +16,12 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tokens import probes
 from tokens.assemble import differing_rows
 from tokens.code_points import CodePointSet
 from tokens.engine import Encoded, Engine
+from tokens.literals import literal_search
 
 NUM_RANDOM_TEXTS = 4000
 _BATCH_TEXTS = 4096
@@ -100,18 +100,10 @@ def unsafe_rows(
         bool[n], documents with a code point outside the certificate; bool[n], documents with an
         unsafe added token's literal text.
     """
-    literal = has_literal(texts, certificate.unsafe_literals)
+    literal = literal_search(certificate.unsafe_literals).rows_with(texts)
     if certificate.code_points is None:
         return np.zeros(len(texts), bool), literal
     return certificate.code_points.rows_outside(texts), literal
-
-
-def has_literal(texts: pa.LargeStringArray, literals: Sequence[str]) -> np.ndarray:
-    """bool[n], True for texts that hold any of `literals`; Arrow's search, a literal a pass."""
-    found = np.zeros(len(texts), bool)
-    for literal in literals:
-        found |= pc.match_substring(texts, literal).to_numpy(zero_copy_only=False)
-    return found
 
 
 def _mixtures(added_tokens: Sequence[str]) -> Iterator[str]:

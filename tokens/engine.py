@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
     """The ids of n texts; those of text i are `ids[offsets[i]:offsets[i + 1]]`."""
 
     ids: np.ndarray
-    """uint32[T], all texts' ids end to end."""
+    """uint32[T], all texts' ids end to end; uint16[T] where `narrow` was asked for it."""
 
     offsets: np.ndarray
     """int64[n + 1], ascending, from 0 to T."""
@@ -27,8 +27,12 @@ class Encoded(NamedTuple):
         """How many texts."""
         return len(self.offsets) - 1
 
+    def narrow(self, token_dtype: type[np.integer]) -> Encoded:
+        """The same ids in a smaller type that holds them all."""
+        return self._replace(ids=self.ids.astype(token_dtype, copy=False))
+
     def row(self, index: int) -> np.ndarray:
-        """Ids of one text, uint32[t], a view."""
+        """Ids of one text, [t], a view."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
 

@@ -138,12 +138,15 @@ class Tokenizer:
         Raises:
             TypeError, ValueError: not strings, or nulls among them.
         """
-        return self.encode_counted(texts, audit_rows)[0]
+        return self.encode_counted(texts, audit_rows)[0].narrow(np.uint32)
 
     def encode_counted(
         self, texts: pa.Array | pa.ChunkedArray, audit_rows: np.ndarray | None = None
     ) -> tuple[Encoded, EncodeCounts]:
-        """Does what `encode` does, and says how many documents of this block took which way."""
+        """Does what `encode` does, and says how many documents of this block took which way.
+
+        The ids are of `token_dtype`, narrowed before anything else moves them.
+        """
         texts = as_large_strings(texts)
         encoded, counts = self.engine.encode(texts, audit_rows)
         with_special_text = int(self._special_texts.rows_with(texts).sum())
@@ -152,6 +155,7 @@ class Tokenizer:
             self._counts += counts
         bos_id = self.bos_id if self.options.add_bos else None
         eos_id = self.eos_id if self.options.add_eos else None
+        encoded = encoded.narrow(self.token_dtype)
         return add_special_ids(encoded, bos_id=bos_id, eos_id=eos_id), counts
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from tests.tokens.conftest import whole_range
 from tokens import certificates, probes, select_engine
 from tokens.assemble import from_lists
 from tokens.certificates import certificate_for
-from tokens.certify import Certificate, certify, has_literal, unsafe_rows
+from tokens.certify import Certificate, certify, unsafe_rows
 from tokens.code_points import CodePointSet
 from tokens.engine import Encoded
 from tokens.load import TokenizerError
@@ -103,11 +103,6 @@ def test_certify_raising_engine_fails():
     assert _certify(Characters(panic)).failure == (
         "it raises Panic on a probe: index out of bounds"
     )
-
-
-def test_has_literal_several():
-    texts = pa.array(["a", "<x>", "b<y>", "<x><y>", "x"], pa.large_string())
-    assert has_literal(texts, ["<x>", "<y>"]).tolist() == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize(
