@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import mmap
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -96,12 +97,12 @@ def write_records(
     if not hasattr(os, "memfd_create"):
         _write_array_record(os.fspath(path), blocks, options)
         return digest_of(path)
-    memory = os.memfd_create("shard")
+    descriptor = os.memfd_create("shard")
     try:
-        _write_array_record(f"/proc/self/fd/{memory}", blocks, options)
-        return _copy(memory, path)
+        _write_array_record(f"/proc/self/fd/{descriptor}", blocks, options)
+        return _copy(descriptor, path)
     finally:
-        os.close(memory)
+        os.close(descriptor)
 
 
 def _write_array_record(path: str, blocks: Iterable[np.ndarray], options: ShardOptions) -> None:
@@ -114,18 +115,15 @@ def _write_array_record(path: str, blocks: Iterable[np.ndarray], options: ShardO
         writer.close()
 
 
-def _copy(memory: int, path: str | os.PathLike[str]) -> FileDigest:
-    """Copies a file in memory, never empty, to path: one call to hash, one to copy."""
-    size = os.fstat(memory).st_size
-    with mmap.mmap(memory, size, prot=mmap.PROT_READ) as content:
+def _copy(descriptor: int, path: str | os.PathLike[str]) -> FileDigest:
+    """Copies a file in memory, never empty, to path: one call to hash it, one to copy it."""
+    size = os.fstat(descriptor).st_size
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
         sha256 = hashlib.sha256(content).hexdigest()
     try:
-        with open(path, "wb", buffering=0) as file:
-            copied = 0
-            while copied < size:
-                copied += os.sendfile(file.fileno(), memory, copied, size - copied)
+        shutil.copyfile(f"/proc/self/fd/{descriptor}", path)
     except OSError as error:  # a full disk, most likely: say whose
-        error.filename = os.fspath(path)
+        error.filename, error.filename2 = os.fspath(path), None
         raise
     return FileDigest(bytes=size, sha256=sha256)
 

@@ -138,6 +138,11 @@ def _installed_version() -> str:
 
 def _without_special_tokens(tokenizer_json: str) -> str:
     """Drops the special tokens from what is looked for in text; their ids are never made then."""
+    begin = '{"added_tokens":'
+    if tokenizer_json.startswith(begin):  # keys sorted, as we give it: the vocabulary is not parsed
+        tokens, end = json.JSONDecoder().raw_decode(tokenizer_json, len(begin))
+        kept = json.dumps([token for token in tokens or [] if not token["special"]])
+        return begin + kept + tokenizer_json[end:]
     content = json.loads(tokenizer_json)
     content["added_tokens"] = [t for t in content.get("added_tokens") or [] if not t["special"]]
     return json.dumps(content)

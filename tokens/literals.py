@@ -44,7 +44,7 @@ class LiteralSearch:
         for literal in wanted:
             by_first.setdefault(literal[0], []).append(literal)
         # Arrow's expressions look for a fixed beginning by whole vectors, and for little else.
-        beginnings = map(os.path.commonprefix, by_first.values())  # noqa: RUF071 (of characters)
+        beginnings = map(os.path.commonprefix, by_first.values())
         self._beginnings = list(map(re.escape, beginnings))
 
     def rows_with(self, texts: pa.LargeStringArray) -> np.ndarray:

@@ -21,7 +21,7 @@ from shard_format.shard_file import write_records
 from shard_format.storage import Directory
 from tokens.packing import Assembly, Pieces, pack, permute_sequences, report
 from transforms.plan import BuildPlan
-from transforms.shard_documents import ShardDocuments
+from transforms.shard_documents import ShardDocuments, SpillJobError
 from transforms.spill import SPILLED
 
 # Records are assembled and encoded this many bytes at a time: a shard isn't in memory once more,
@@ -59,7 +59,7 @@ def build_shard(
             written = write_shard(
                 read, plan, directory, split=split, index=index, name=name, stream=bucket
             )
-    except pa.ArrowInvalid:
+    except SpillJobError:
         if done := _finished(directory, sidecar):
             return done
         raise

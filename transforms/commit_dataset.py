@@ -42,7 +42,7 @@ class CommitDataset(beam.PTransform):
         """Wires the side inputs."""
         return (
             shards.pipeline
-            | "Once" >> beam.Create([None])
+            | "Once" >> beam.Impulse()  # bytes, one
             | "Commit"
             >> beam.ParDo(
                 _Commit(self._plan),
@@ -59,7 +59,7 @@ class _Commit(beam.DoFn):
 
     def process(
         self,
-        _: None,
+        _: bytes,
         results: Iterable[dict[str, Any]],
         counts: dict[str, int],
         dead_letter_files: Iterable[tuple[str, int]],

@@ -32,7 +32,7 @@ class ListPartitions(beam.PTransform):
         """Wires listing and splitting."""
         return (
             begin
-            | "Start" >> beam.Create([None])  # (None)
+            | "Start" >> beam.Impulse()  # bytes, one
             | "ListFiles" >> beam.ParDo(_ListFiles(self._plan))  # coarse partition
             | "SpreadFiles" >> beam.Reshuffle()
             | "SplitFiles" >> beam.ParDo(_SplitFile(self._plan))  # partition
@@ -47,7 +47,7 @@ class _ListFiles(beam.DoFn):
     def setup(self) -> None:
         use_hub_token(self._plan.hub_token_secret)
 
-    def process(self, _: None) -> Iterator[Partition]:
+    def process(self, _: bytes) -> Iterator[Partition]:
         plan = self._plan
         source = resolve(source_of(plan))
         if source.commit != plan.source_identity["commit"]:

@@ -18,9 +18,14 @@ import pyarrow as pa
 
 from shard_format.storage import Directory
 from tokens.token_ranges import TokenRanges, ranges_of
+from transforms.errors import JobError
 from transforms.scatter import document_ids
 from transforms.spill import SpillReference
 from transforms.token_blocks import SCHEMA
+
+
+class SpillJobError(JobError):
+    """Spilled documents are not where they were written."""
 
 
 class ShardDocuments(NamedTuple):
@@ -76,7 +81,7 @@ def reading(
         executor: reads pieces side by side, for those that wait on a store; None: one by one.
 
     Raises:
-        pa.ArrowInvalid: a range of a spill file doesn't hold what was written there.
+        SpillJobError: a range of a spill file doesn't hold what was written there.
     """
     pieces = list(pieces)
     sizes = [len(p) if isinstance(p, bytes) else p.end - p.begin for p in pieces]
@@ -102,8 +107,14 @@ def _parse(buffer: np.ndarray) -> ShardDocuments:
     """Returns the documents of IPC messages end to end, their tokens as ranges of the buffer."""
     source = pa.BufferReader(pa.py_buffer(buffer))
     batches = []
-    while source.tell() < source.size():
-        batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA))
+    try:
+        while source.tell() < source.size():
+            batches.append(pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA))
+    except (EOFError, OSError, pa.ArrowInvalid) as error:
+        raise SpillJobError(
+            f"a bucket's documents can't be read ({error}): the temporary files of this build were "
+            "changed while it ran. Run the same command again, once."
+        ) from error
     batches = [batch for batch in batches if batch.num_rows]
     if not batches:
         return ShardDocuments.of(pa.RecordBatch.from_pylist([], SCHEMA))

@@ -44,8 +44,9 @@ class WriteShards(beam.PTransform):
         """Wires the grouping and the writing."""
         every_bucket = (
             blocks.pipeline
-            | "CountBuckets" >> beam.Create([self._plan.num_buckets])  # (num_buckets)
-            | "ListBuckets" >> beam.FlatMap(_empty_blocks)  # (bucket, None)
+            | "Once" >> beam.Impulse()  # bytes, one
+            | "ListBuckets"
+            >> beam.FlatMap(_empty_blocks, num_buckets=self._plan.num_buckets)  # (bucket, None)
         )
         return (
             (blocks, every_bucket)
@@ -56,7 +57,7 @@ class WriteShards(beam.PTransform):
         )
 
 
-def _empty_blocks(num_buckets: int) -> Iterator[tuple[int, None]]:
+def _empty_blocks(_: bytes, *, num_buckets: int) -> Iterator[tuple[int, None]]:
     return ((bucket, None) for bucket in range(num_buckets))
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,20 @@ def test_same_records_give_same_bytes(tmp_path: Path) -> None:
     first = write_records(tmp_path / "a", blocks, ShardOptions())
     second = write_records(tmp_path / "b", whole, ShardOptions())
     assert first == second
+
+
+def test_system_without_files_in_memory_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write_records(tmp_path / "a", _blocks(50), ShardOptions())
+    monkeypatch.delattr(os, "memfd_create")
+    assert write_records(tmp_path / "b", _blocks(50), ShardOptions()) == written
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_full_disk_is_named() -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_records("/dev/full", _blocks(50), ShardOptions())
 
 
 def test_shard_of_no_records(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shard_format import store_client
@@ -48,6 +49,31 @@ def test_read_range_returns_those_bytes(directory: Directory) -> None:
     assert bytes(directory.read_range("a", 10, 20)) == bytes(range(10, 20))
     assert bytes(directory.read_range("a", 99, 100)) == b"c"
     assert bytes(directory.read_range("a", 5, 5)) == b""
+
+
+def test_read_into_fills_an_array(directory: Directory) -> None:
+    directory.write("a", bytes(range(100)))
+    into = np.zeros(10, np.uint8)
+    directory.read_into("a", 10, into)
+    assert into.tolist() == list(range(10, 20))
+    directory.read_into("a", 5, into[:0])
+
+
+def test_read_into_says_that_the_file_is_too_short(tmp_path: Path) -> None:
+    directory = Directory(tmp_path)
+    directory.write("a", bytes(range(100)))
+    with pytest.raises(OSError, match="expected 10 bytes from 95 on, found 5"):
+        directory.read_into("a", 95, np.zeros(10, np.uint8))
+
+
+def test_released_range_keeps_the_file_and_its_neighbours(directory: Directory) -> None:
+    data = bytes(range(1, 201)) * 1000
+    directory.write("a", data)
+    directory.release_range("a", 5_000, 150_001)
+    directory.release_range("none", 0, 10)
+    assert directory.size("a") == len(data)
+    found = directory.read("a")
+    assert (found[:5_000], found[150_001:]) == (data[:5_000], data[150_001:])
 
 
 def test_create_is_won_by_one_of_many_writers(directory: Directory) -> None:

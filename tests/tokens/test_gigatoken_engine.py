@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,3 +114,12 @@ def test_as_large_strings_null_names_first_row():
 def test_as_large_strings_numbers_says_type():
     with pytest.raises(TypeError, match="found int64"):
         as_large_strings(pa.array([1, 2]))
+
+
+def test_without_special_tokens_is_the_same_whatever_the_order_of_keys(tokenizer_json):
+    content = json.loads(tokenizer_json)
+    expected = content | {"added_tokens": []}  # GPT-2's one added token is special
+    assert content["added_tokens"]
+    assert json.loads(gigatoken_engine._without_special_tokens(tokenizer_json)) == expected
+    backwards = json.dumps(dict(reversed(content.items())))
+    assert json.loads(gigatoken_engine._without_special_tokens(backwards)) == expected

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from tokens import pack_assemble
-from tokens.packing import PackingOptions, Pieces, assemble, pack, permute_sequences
+from tokens.packing import Assembly, PackingOptions, Pieces, assemble, pack, permute_sequences
+from tokens.token_ranges import ranges_of
 
 PAD = 9
 
@@ -234,3 +235,29 @@ def test_documents_that_are_not_those_packed_are_refused():
     documents = documents_of([[1, 2, 3], [4, 5]], "uint16")
     with pytest.raises(ValueError, match="fits uint16, found 65536"):
         assemble(documents, pieces, **arguments | {"pad_id": 65_536})
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 100])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *ALL_OPTIONS,
+        {"packing": "pad", "pad_side": "left"},
+        {"packing": "pad", "keep_eos": True},
+        {"packing": "best_fit", "truncation": "cut", "keep_eos": True},
+    ],
+    ids=str,
+)
+def test_blocks_end_to_end_are_what_assemble_gives(options: dict, num_rows: int):
+    lengths = np.random.default_rng(5).geometric(0.05, 60) - 1
+    rows = [np.append(row[:-1], 7) if len(row) else row for row in numbered(lengths.tolist())]
+    options = PackingOptions(sequence_length=16, **options)
+    pieces = pack(lengths, options)
+    pieces = permute_sequences(pieces, np.random.default_rng(6).permutation(pieces.num_sequences))
+    arguments = {"token_dtype": "uint16", "options": options, "pad_id": PAD, "eos_id": 7}
+    documents = documents_of(rows, "uint16")
+    tokens, slots = assemble(documents, pieces, **arguments)
+    blocks = list(Assembly(ranges_of(documents), pieces, **arguments).blocks(num_rows))
+    assert [len(block) for block, _ in blocks[:-1]] == [num_rows] * (len(blocks) - 1)
+    assert np.array_equal(np.concatenate([block for block, _ in blocks]), tokens)
+    assert np.array_equal(np.concatenate([part for _, part in blocks]), slots)

@@ -1,5 +1,7 @@
 """The graph itself: metrics, what an interrupted run keeps, sums that must hold."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from tests.pipeline_runs import build, parquet_flags
 from transforms import build_shard as build_shard_module
 from transforms import tokenize_documents
 from transforms.build_dataset import BuildDataset
+from transforms.build_shard import build_shard
 from transforms.commit_dataset import check_sums
 from transforms.errors import JobError, job_error_message
+from transforms.shard_documents import ShardDocuments, SpillJobError
+from transforms.token_blocks import join_blocks
 
 
 def test_metrics_are_those_of_the_manifest(
@@ -95,6 +100,57 @@ def test_lost_spill_file_is_made_again(
     spilled[0].unlink()
     spilled[1].write_bytes(spilled[1].read_bytes()[:-100])
     assert build(out, *flags).fingerprint == expected
+
+
+def test_lost_shard_whose_documents_were_released_is_made_again(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4, "--threads", 1]
+    expected = build(tmp_path / "whole", *flags).fingerprint
+    out = tmp_path / "out"
+
+    def fail(*_: Any) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.commit_dataset.complete_manifest", fail)
+        with pytest.raises(Exception, match="killed"):
+            build(out, *flags)
+    first, second = sorted(out.glob("*.array_record"))[:2]
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-100])
+    assert build(out, *flags).fingerprint == expected
+    assert "2 shards that were finished are missing or not whole (train-00000-of" in (
+        capsys.readouterr().out
+    )
+
+
+def test_attempt_that_comes_second_keeps_the_shard_of_the_first(
+    tmp_path: Path, sample_files: list[str], tokenizer_directory: str
+) -> None:
+    """Its documents were released while it read them, or are there still: either way."""
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", "1"]
+    plan = make_plan(parse_options([*flags, "--output", str(tmp_path / "out")]))
+    nothing = ShardDocuments.of(join_blocks([]))
+    first = build_shard(0, contextlib.nullcontext(nothing), plan, plan.directory)
+    sidecar = plan.work_name("shards", "000000.json")
+    shard, done = (plan.directory.read(name) for name in (first["shard"]["file"], sidecar))
+
+    @contextlib.contextmanager
+    def overtaken(error: Exception | None) -> Iterator[ShardDocuments]:
+        plan.directory.write(sidecar, done)
+        if error:
+            raise error
+        yield nothing
+
+    for error in (None, SpillJobError("zeros")):
+        plan.directory.remove(sidecar)
+        assert build_shard(0, overtaken(error), plan, plan.directory) == first
+        assert plan.directory.read(first["shard"]["file"]) == shard
 
 
 def test_job_error_is_found_inside_what_runners_raise(
