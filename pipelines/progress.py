@@ -14,6 +14,7 @@ from typing import Self, TextIO
 from tqdm import tqdm
 
 from transforms.plan import BuildPlan
+from transforms.spill import SPILLED
 
 _POLL_SECS = 0.5
 _LINE_SECS = 10.0
@@ -85,7 +86,7 @@ class Progress:
 
     def _poll(self) -> dict[str, int]:
         directory = self._plan.directory
-        for name in directory.list(self._plan.work_name("partitions")):
+        for name in directory.list(self._plan.work_name(SPILLED)):
             if name not in self._seen:
                 self._seen[name] = json.loads(directory.read(name))["counts"]
         self._shards.update(directory.list(self._plan.work_name("shards")))

@@ -6,6 +6,7 @@ in; a row is never lost and never stops the read.
 
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ from sources.resolve import ReadSpec, SourceFile
 BLOCK_BYTES = 2 << 20
 BLOCK_ROWS = 8192
 _PREVIEW_CHARACTERS = 200
+
+# `datasets` patches modules for streaming as it opens a builder; one thread at a time.
+_opening = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,13 +120,14 @@ def _rows_per_block(parquet: object, group: int, spec: ReadSpec, block_bytes: in
 
 
 def _read_with_datasets(file: SourceFile, spec: ReadSpec) -> Iterator[pa.Table]:
-    stream = datasets.load_dataset(
-        spec.module,
-        data_files={"train": [file.url]},
-        split="train",
-        streaming=True,
-        **dict(spec.config),
-    )
+    with _opening:
+        stream = datasets.load_dataset(
+            spec.module,
+            data_files={"train": [file.url]},
+            split="train",
+            streaming=True,
+            **dict(spec.config),
+        )
     try:
         tables = stream.with_format("arrow").iter(BLOCK_ROWS)
         for table in tables:
