@@ -25,9 +25,10 @@ _TEXT_BYTES_PER_TOKEN = 4.3
 _TEXT_BYTES_PER_FILE_BYTE = {".gz": 3.0, ".zst": 3.0, ".bz2": 4.0, ".xz": 4.0}
 _TEXT_BYTES_PER_PARQUET_BYTE = 2.0
 _TEXT_BYTES_PER_DOCUMENT = 4000
-# README: beside 0.5 GB, about six times a shard for each thread that builds one.
+# README: beside 0.5 GB, up to four times a shard for each thread that builds one: as it came, read,
+# written, and the copy that an engine keeps (without one 2.8 times measured, one shard of 258 MB).
 _BASE_BYTES = 500e6
-_SHARDS_IN_MEMORY = 6
+_SHARDS_IN_MEMORY = 4
 # Who keeps what waits to be shuffled, on runners that keep it in memory themselves.
 LOCAL_SHUFFLE = {"batch": "files", "stream": "worker"}
 # A stream mixes small pieces of many partitions; batch mode's order doesn't depend on them.

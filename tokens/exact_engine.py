@@ -19,6 +19,7 @@ import pyarrow as pa
 from tokens.assemble import differing_rows, merge_rows, take_rows
 from tokens.certify import Certificate, unsafe_rows
 from tokens.engine import Encoded, Engine
+from tokens.gigatoken_engine import GigatokenEngine
 
 MAX_DIFFERING_BLOCKS = 2
 """Blocks with an audit difference after which the fast engine is no longer used."""
@@ -131,6 +132,11 @@ class ExactEngine:
             audit_difference_rows=differing,
         )
         return encoded, counts
+
+    def release_memory(self) -> None:
+        """Gives back what the fast engine keeps from one call to the next."""
+        if isinstance(self._fast, GigatokenEngine):  # the others keep next to nothing
+            self._fast.release_memory()
 
     def _encode_split(
         self, fast: Engine, texts: pa.LargeStringArray, to_reference: np.ndarray

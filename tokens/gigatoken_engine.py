@@ -95,6 +95,11 @@ class GigatokenEngine:
         self._give_instance(instance)
         return Encoded(ids, offsets)
 
+    def release_memory(self) -> None:
+        """Drops the idle instances with their caches; the next call makes one."""
+        with self._lock:
+            self._idle.clear()
+
     def __reduce__(self) -> str:
         raise TypeError(
             "GigatokenEngine cannot be pickled. Send TokenizerOptions to the worker and call "

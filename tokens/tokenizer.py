@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _open_lock = threading.Lock()
+_opened: weakref.WeakSet[Tokenizer] = weakref.WeakSet()
 
 
 def open_tokenizer(options: TokenizerOptions) -> Tokenizer:
@@ -49,7 +51,18 @@ def open_tokenizer(options: TokenizerOptions) -> Tokenizer:
 
 @functools.lru_cache(maxsize=8)
 def _open(options: TokenizerOptions) -> Tokenizer:
-    return Tokenizer(options, load_reference(options))
+    tokenizer = Tokenizer(options, load_reference(options))
+    _opened.add(tokenizer)
+    return tokenizer
+
+
+def release_memory() -> None:
+    """Has this process' open tokenizers drop their caches; one that is used again makes its own.
+
+    For a process that is done with tokenizing, for now or for good.
+    """
+    for tokenizer in list(_opened):
+        tokenizer.engine.release_memory()
 
 
 class Tokenizer:

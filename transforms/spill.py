@@ -94,7 +94,8 @@ class SpillPartitions(PartitionDoFn):
         marker = plan.work_name(SPILLED, f"{partition.name}.json")
         done = read_marker(directory, marker)
         if done is None:
-            blocks = _unless(is_abandoned, self.token_blocks(partition))
+            blocks = self.token_blocks(partition, num_readers=self._num_readers)
+            blocks = _unless(is_abandoned, blocks)
             done = spill_partition(blocks, partition.name, plan, directory, SPILL_BYTES)
             directory.write(marker, json.dumps(done).encode())
         return done

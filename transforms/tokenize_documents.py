@@ -52,8 +52,13 @@ class PartitionDoFn(beam.DoFn):
             )
         self._executor = shared_executor("tokenize", plan.threads)
 
-    def token_blocks(self, partition: Partition) -> Iterator[TokenBlock]:
-        """Yields the partition's documents as tokens, in order."""
+    def token_blocks(self, partition: Partition, *, num_readers: int = 1) -> Iterator[TokenBlock]:
+        """Yields the partition's documents as tokens, in order.
+
+        Args:
+            partition: to read.
+            num_readers: how many partitions are read at once; they share the threads.
+        """
         plan = self._plan
         blocks = read_blocks(partition, plan.read_spec, block_bytes=plan.block_bytes)
         return tokenize_blocks(
@@ -61,7 +66,7 @@ class PartitionDoFn(beam.DoFn):
             self._tokenizer,
             seed=plan.seed,
             executor=self._executor,
-            max_pending=plan.threads + _AHEAD,
+            max_pending=-(-(plan.threads + _AHEAD) // num_readers),
         )
 
     def side_outputs(self, counts: Counter[str], dead_letters: list) -> Iterator[Any]:

@@ -199,7 +199,7 @@ def test_machine_has_room_for_the_shards(
     num_shards: int,
     machine: str,
 ) -> None:
-    """4 GB of text: 2 GB of tokens, of which a process holds six times a shard."""
+    """4 GB of text: 2 GB of tokens, of which a process holds four times a shard."""
     monkeypatch.setattr("pipelines.planning.estimate_text_bytes", lambda _: 4 * 10**9)
     pattern = upload(sample_files, gs_root)
     flags = [*parquet_flags([pattern], tokenizer_directory), "--output", f"{gs_root}/out"]

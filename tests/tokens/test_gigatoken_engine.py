@@ -116,6 +116,15 @@ def test_as_large_strings_numbers_says_type():
         as_large_strings(pa.array([1, 2]))
 
 
+def test_released_engine_gives_the_same_ids(tokenizer_json):
+    engine = GigatokenEngine(tokenizer_json, split_special_tokens=True)
+    texts = pa.array(["hello world", "again"], pa.large_string())
+    before = engine.encode(texts).ids.tolist()
+    engine.release_memory()
+    assert not engine._idle
+    assert engine.encode(texts).ids.tolist() == before
+
+
 def test_without_special_tokens_is_the_same_whatever_the_order_of_keys(tokenizer_json):
     content = json.loads(tokenizer_json)
     expected = content | {"added_tokens": []}  # GPT-2's one added token is special
