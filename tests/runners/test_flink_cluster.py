@@ -98,7 +98,7 @@ def test_stream_whose_task_manager_is_killed_holds_every_document_once(
     before = list(read_commits(Directory(out)))
     cluster.start_task_manager()
     assert run.finish() == 0, run.text
-    assert cluster.restarts(job) >= 1
+    assert cluster.restores(job) >= 1
     assert list(read_commits(Directory(out)))[: len(before)] == before
     assert read_manifest(Directory(out)).status == "complete"
     assert verify_main([str(out)]) == 0
