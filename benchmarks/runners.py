@@ -8,7 +8,8 @@ Each run is the user's command in a process of its own, imports included; its wa
 the same command for one document (`startup`) is what the documents cost. Memory is the most that
 was resident at once in the command, its engine and its workers (the store's server included, pages
 that processes share counted in each). Flink is the standalone cluster of two task managers with a
-job server, started once and warm for the second run on it; the others bring their engine along.
+job server, started once and warm: a job that isn't counted has made it load its classes (13 s on
+two cores); the others bring their engine along.
 Dataflow is what would be sent there, executed here from what was staged (tests/dataflow), and takes
 and leaves its files on gs:// alone.
 """
@@ -38,6 +39,7 @@ from tools.fetch_runners import fetch_job_server, missing_tools
 from tools.flink_cluster import FlinkCluster
 
 RUNNERS = ("FnApiRunner", "Prism", "Flink", "Spark", "Dataflow")
+_ONE_DOCUMENT = ("--max_documents", "1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,10 +70,12 @@ class Row:
     digest: str
 
     def __str__(self) -> str:
-        rate = self.tokens / max(self.seconds - self.startup, 0.1) / 1e6
+        work = self.seconds - self.startup
+        # Of little work beside much startup the difference tells nothing.
+        rate = f"{self.tokens / work / 1e6:6.2f}" if work > self.startup / 4 else "     -"
         return (
             f"{self.runner:12} {self.to:6} {self.seconds:8.1f} s {self.startup:8.1f} s startup "
-            f"{self.tokens / self.seconds / 1e6:7.2f} Mtok/s ({rate:6.2f} without startup) "
+            f"{self.tokens / self.seconds / 1e6:7.2f} Mtok/s ({rate} without startup) "
             f"{self.peak_bytes / 1e9:6.2f} GB   {self.digest[:16]}"
         )
 
@@ -128,7 +132,7 @@ def missing(runner: str) -> str | None:
 
 def measure(runner: str, to: str, root: str, run: Callable[[list[str], str], float]) -> Row:
     """Runs a job for one document, then for all; `run` takes further flags and where to."""
-    startup = run(["--max_documents", "1"], f"{root}/one")
+    startup = run(list(_ONE_DOCUMENT), f"{root}/one")
     with ProcessTreeMeter() as meter:
         seconds = run([], f"{root}/all")
     manifest = read_manifest(Directory(f"{root}/all/out"))
@@ -181,6 +185,8 @@ def main() -> int:
                     run = functools.partial(run_on_dataflow, job, folder)
                 else:
                     run = functools.partial(run_command, job, engine_flags(runner, worker, engine))
+                if runner == "Flink":
+                    run(list(_ONE_DOCUMENT), f"{folder}/{runner}/warm")
                 for to in ("gs",) if runner == "Dataflow" else args.to:
                     if to in roots:
                         row = measure(runner, to, f"{roots[to]}/{runner}", run)
