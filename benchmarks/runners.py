@@ -2,6 +2,7 @@
 
     python -m benchmarks.runners                              # the embedded sample
     python -m benchmarks.runners --corpus                     # the corpus's first file, GPT-2 ids
+    python -m benchmarks.runners --corpus 8                   # all of it
     python -m benchmarks.runners --runners FnApiRunner Flink --to local
 
 Each run is the user's command in a process of its own, imports included; its wall time less that of
@@ -147,21 +148,29 @@ def measure(runner: str, to: str, root: str, run: Callable[[list[str], str], flo
     )
 
 
-def _job(use_corpus: bool, folder: Path) -> Job:
-    if not use_corpus:
+def _job(num_files: int, folder: Path) -> Job:
+    if num_files == 0:
         sample = build_sample(folder / "sample")
         files = tuple(map(str, sample.parquet_files))
         return Job(files=files, tokenizer=str(sample.tokenizer_directory), num_shards=4)
     from tests.real_tokenizers import gpt2_directory
 
-    first = str(build_corpus(400).parquet_files[0])
-    return Job(files=(first,), tokenizer=str(gpt2_directory()), num_shards=4)
+    files = tuple(map(str, build_corpus(400).parquet_files[:num_files]))
+    return Job(files=files, tokenizer=str(gpt2_directory()), num_shards=4 * len(files))
 
 
 def main() -> int:
     """Prints a line a run; returns 1 where digests differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", action="store_true", help="the corpus's first file, GPT-2 ids")
+    parser.add_argument(
+        "--corpus",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="the corpus's first N files (1), GPT-2 ids; else the embedded sample",
+    )
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS)
     parser.add_argument("--to", nargs="+", choices=("local", "gs"), default=("local", "gs"))
     args = parser.parse_args()
