@@ -105,6 +105,11 @@ class FlinkCluster:
         )
         self.task_managers.append(process)
 
+    def logs(self) -> list[str]:
+        """Returns what each task manager has printed, its Python workers' lines included."""
+        found = (self.folder / "logs").glob("task_manager_*.out")
+        return [path.read_text(errors="replace") for path in found]
+
     def jobs(self) -> dict[str, str]:
         """Returns the state of each job, by id, the latest last."""
         jobs = self.rest("/jobs/overview")["jobs"]
