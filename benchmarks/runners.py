@@ -2,13 +2,15 @@
 
     python -m benchmarks.runners                              # the embedded sample
     python -m benchmarks.runners --corpus                     # the corpus's first file, GPT-2 ids
+    python -m benchmarks.runners --corpus 8                   # all of it
     python -m benchmarks.runners --runners FnApiRunner Flink --to local
 
 Each run is the user's command in a process of its own, imports included; its wall time less that of
 the same command for one document (`startup`) is what the documents cost. Memory is the most that
 was resident at once in the command, its engine and its workers (the store's server included, pages
 that processes share counted in each). Flink is the standalone cluster of two task managers with a
-job server, started once and warm for the second run on it; the others bring their engine along.
+job server, started once and warm: a job that isn't counted has made it load its classes (13 s on
+two cores); the others bring their engine along.
 Dataflow is what would be sent there, executed here from what was staged (tests/dataflow), and takes
 and leaves its files on gs:// alone.
 """
@@ -38,6 +40,7 @@ from tools.fetch_runners import fetch_job_server, missing_tools
 from tools.flink_cluster import FlinkCluster
 
 RUNNERS = ("FnApiRunner", "Prism", "Flink", "Spark", "Dataflow")
+_ONE_DOCUMENT = ("--max_documents", "1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,10 +71,12 @@ class Row:
     digest: str
 
     def __str__(self) -> str:
-        rate = self.tokens / max(self.seconds - self.startup, 0.1) / 1e6
+        work = self.seconds - self.startup
+        # Of little work beside much startup the difference tells nothing.
+        rate = f"{self.tokens / work / 1e6:6.2f}" if work > self.startup / 4 else "     -"
         return (
             f"{self.runner:12} {self.to:6} {self.seconds:8.1f} s {self.startup:8.1f} s startup "
-            f"{self.tokens / self.seconds / 1e6:7.2f} Mtok/s ({rate:6.2f} without startup) "
+            f"{self.tokens / self.seconds / 1e6:7.2f} Mtok/s ({rate} without startup) "
             f"{self.peak_bytes / 1e9:6.2f} GB   {self.digest[:16]}"
         )
 
@@ -128,7 +133,7 @@ def missing(runner: str) -> str | None:
 
 def measure(runner: str, to: str, root: str, run: Callable[[list[str], str], float]) -> Row:
     """Runs a job for one document, then for all; `run` takes further flags and where to."""
-    startup = run(["--max_documents", "1"], f"{root}/one")
+    startup = run(list(_ONE_DOCUMENT), f"{root}/one")
     with ProcessTreeMeter() as meter:
         seconds = run([], f"{root}/all")
     manifest = read_manifest(Directory(f"{root}/all/out"))
@@ -143,21 +148,29 @@ def measure(runner: str, to: str, root: str, run: Callable[[list[str], str], flo
     )
 
 
-def _job(use_corpus: bool, folder: Path) -> Job:
-    if not use_corpus:
+def _job(num_files: int, folder: Path) -> Job:
+    if num_files == 0:
         sample = build_sample(folder / "sample")
         files = tuple(map(str, sample.parquet_files))
         return Job(files=files, tokenizer=str(sample.tokenizer_directory), num_shards=4)
     from tests.real_tokenizers import gpt2_directory
 
-    first = str(build_corpus(400).parquet_files[0])
-    return Job(files=(first,), tokenizer=str(gpt2_directory()), num_shards=4)
+    files = tuple(map(str, build_corpus(400).parquet_files[:num_files]))
+    return Job(files=files, tokenizer=str(gpt2_directory()), num_shards=4 * len(files))
 
 
 def main() -> int:
     """Prints a line a run; returns 1 where digests differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", action="store_true", help="the corpus's first file, GPT-2 ids")
+    parser.add_argument(
+        "--corpus",
+        type=int,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="the corpus's first N files (1), GPT-2 ids; else the embedded sample",
+    )
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS)
     parser.add_argument("--to", nargs="+", choices=("local", "gs"), default=("local", "gs"))
     args = parser.parse_args()
@@ -181,6 +194,8 @@ def main() -> int:
                     run = functools.partial(run_on_dataflow, job, folder)
                 else:
                     run = functools.partial(run_command, job, engine_flags(runner, worker, engine))
+                if runner == "Flink":
+                    run(list(_ONE_DOCUMENT), f"{folder}/{runner}/warm")
                 for to in ("gs",) if runner == "Dataflow" else args.to:
                     if to in roots:
                         row = measure(runner, to, f"{roots[to]}/{runner}", run)

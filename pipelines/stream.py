@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from pipelines.runners import is_local, run, runner_name, stream_args
-from shard_format.manifest import Manifest
+from shard_format.manifest import Manifest, find_manifest
 from shard_format.storage import Directory
+from transforms.errors import JobError
 from transforms.stream_complete import describe_following
 from transforms.stream_dataset import BuildStream
 from transforms.stream_log import StreamLog
@@ -44,7 +45,23 @@ def run_stream(plan: StreamPlan, beam_args: Sequence[str], *, progress: bool) ->
             streaming=not is_local(beam_args),
         )
     print(f"{plan.directory}: ran on {runner}", file=sys.stderr, flush=True)
+    _check_end(plan)
     return runner
+
+
+def _check_end(plan: StreamPlan) -> None:
+    """Raises JobError where a stream that has an end, and wasn't stopped, isn't complete."""
+    if plan.follow_source or plan.is_stopping:
+        return
+    manifest = find_manifest(plan.directory)
+    if manifest is None or manifest.status != "complete":
+        found = describe_following(plan.directory)
+        raise JobError(
+            f"{plan.directory}: the runner says that the job has ended, with {found['shards']} "
+            "shards committed and no complete dataset.json; expected all documents of the source. "
+            "Nothing that is committed is lost: run the command again, it goes on from there. On "
+            "Flink a stream needs the flags of docs/runners.md."
+        )
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ _COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-depend
 _NOT_FOR_CLUSTER = "flink-"
 # Of the distribution's library: the runtime, without SQL and Log4j.
 _DISTRIBUTION_JARS = "flink-dist-"
+_PAUSE_SECS = 10
 
 
 class ToolMissing(Exception):
@@ -134,12 +136,16 @@ def _cached(name: str, identity: bytes) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
+    """Runs a command that downloads; a registry that fails once gets a second try."""
+    for pause in (_PAUSE_SECS, 0):
+        done = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if not done.returncode:
+            return
         print(done.stdout, file=sys.stderr)
-        done.check_returncode()
+        time.sleep(pause)
+    done.check_returncode()
 
 
 def _write_class_path_jar(path: Path, jars: list[Path], main_class: str) -> None:

@@ -105,6 +105,11 @@ class FlinkCluster:
         )
         self.task_managers.append(process)
 
+    def logs(self) -> list[str]:
+        """Returns what each task manager has printed, its Python workers' lines included."""
+        found = (self.folder / "logs").glob("task_manager_*.out")
+        return [path.read_text(errors="replace") for path in found]
+
     def jobs(self) -> dict[str, str]:
         """Returns the state of each job, by id, the latest last."""
         jobs = self.rest("/jobs/overview")["jobs"]
@@ -112,16 +117,15 @@ class FlinkCluster:
 
     def checkpoints(self, job: str) -> int:
         """Returns how many checkpoints of a job are complete."""
-        with contextlib.suppress(urllib.error.HTTPError):  # 404 before its first one
-            return self.rest(f"/jobs/{job}/checkpoints")["counts"]["completed"]
-        return 0
+        return self._count_checkpoints(job, "completed")
 
-    def restarts(self, job: str) -> int:
-        """Returns how often a job was restarted."""
-        with contextlib.suppress(urllib.error.HTTPError):
-            found = self.rest(f"/jobs/{job}/metrics?get=numRestarts")
-            return int(float(found[0]["value"])) if found else 0
-        return 0
+    def restores(self, job: str) -> int:
+        """Returns how often a job went back to a checkpoint or savepoint.
+
+        Flink keeps this with the job; its metric numRestarts is gone when the job has ended, and
+        empty until somebody has asked for it some seconds ago.
+        """
+        return self._count_checkpoints(job, "restored")
 
     def cancel(self, job: str) -> None:
         """Cancels a job for good; Beam's own cancel leaves it running on a cluster."""
@@ -152,6 +156,11 @@ class FlinkCluster:
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"{}")
+
+    def _count_checkpoints(self, job: str, kind: str) -> int:
+        with contextlib.suppress(urllib.error.HTTPError):  # 404 before its first one
+            return self.rest(f"/jobs/{job}/checkpoints")["counts"][kind]
+        return 0
 
     def _start(self) -> None:
         self._home = fetch_flink()

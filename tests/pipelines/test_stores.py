@@ -69,14 +69,14 @@ def test_another_plan_is_refused_and_overwrite_replaces_it(
 
 
 def test_dead_letters_stand_on_the_store(
-    gs_root: str, tmp_path: Path, tokenizer_directory: str
+    store_root: str, tmp_path: Path, tokenizer_directory: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "good"}\n{"text": null}\n')
-    pattern = _upload([str(path)], gs_root)
+    pattern = _upload([str(path)], store_root)
     flags = ["--dataset", "json", "--data_files", pattern, "--tokenizer", tokenizer_directory]
-    build(f"{gs_root}/out", *flags, "--max_dead_letter_fraction", 1)
-    letters = Directory(f"{gs_root}/out").read(naming.dead_letters_name(0))
+    build(f"{store_root}/out", *flags, "--max_dead_letter_fraction", 1)
+    letters = Directory(f"{store_root}/out").read(naming.dead_letters_name(0))
     assert b'"reason": "null_text"' in letters
 
 

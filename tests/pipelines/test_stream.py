@@ -258,6 +258,20 @@ def test_second_writer_gives_up_and_nothing_is_twice(
     assert verify_main([str(tmp_path)]) == 0
 
 
+def test_job_that_ends_before_the_stream_does_is_an_error(
+    tmp_path: Path,
+    twelve_documents: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on Flink, where the end can overtake the last shards and the commit step drops them."""
+    flags = [*parquet_flags(twelve_documents, tokenizer_directory), "--mode", "stream"]
+    with monkeypatch.context() as patch, pytest.raises(JobError, match="ended, with 0 shards"):
+        patch.setattr("pipelines.stream.run", lambda *args, **kwargs: "FlinkRunner")
+        build(tmp_path, *flags)
+    assert build(tmp_path, *flags).status == "complete"
+
+
 def test_too_many_dead_letters_stop_the_stream(tmp_path: Path, tokenizer_directory: str) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": ["a", None, None, "b"]}), path)

@@ -3,6 +3,7 @@
 from pipelines.runners import stream_args
 
 NEEDED = ["--checkpointing_interval=10000", "--unaligned_checkpoint_enabled"]
+NEEDED += ["--finish_bundle_before_checkpointing"]
 NEEDED += ["--max_bundle_size=16", "--max_bundle_time_mills=1000"]
 
 
@@ -21,7 +22,7 @@ def test_flink_ends_a_bounded_stream() -> None:
 def test_flags_that_are_given_stay() -> None:
     given = ["--runner=FlinkRunner", "--checkpointing_interval=500", "--max_bundle_size", "2"]
     given += ["--shutdown_sources_after_idle_ms=100"]
-    assert stream_args(given, is_bounded=True) == [*given, NEEDED[1], NEEDED[3]]
+    assert stream_args(given, is_bounded=True) == [*given, NEEDED[1], NEEDED[2], NEEDED[4]]
 
 
 def test_other_runners_get_nothing() -> None:
