@@ -5,7 +5,7 @@
 
 All contenders read the same sequences (uniform random ids: the speed of none of these depends on
 them) on the same machine in one run; each is swept over its settings, its two best race in turn,
-each in a process of its own, and the best time counts. What peers need: `loader_peers.py`. With
+each in a process of its own, and the median counts. What peers need: `loader_peers.py`. With
 --data, data and sweep are kept there, and a second run goes straight to the race.
 """
 
@@ -40,13 +40,16 @@ def compare(arguments: argparse.Namespace) -> None:
     if not kept.exists():
         kept.write_text(json.dumps(sweep(fields, min(1.0, arguments.seconds))))
     finalists = json.loads(kept.read_text())
-    best = race(fields, finalists, rounds=arguments.rounds, seconds=arguments.seconds)
-    print(f"\n{'contender':16} {'Mtok/s':>8}  best setting")
-    for name, (rate, setting) in best.items():
-        print(f"{name:16} {rate / 1e6:8.1f}  {setting}")
+    results = race(fields, finalists, rounds=arguments.rounds, seconds=arguments.seconds)
+    print(f"\n{'contender':18} {'median':>8} {'best':>8}  Mtok/s, setting")
+    for name, result in results.items():
+        rates = f"{result.median / 1e6:8.1f} {result.best / 1e6:8.1f}"
+        print(f"{name:18} {rates}  {result.setting}")
     for ours, peer, goal in GOALS:
-        if best.get(peer):
-            print(f"{ours} / {peer}: {best[ours][0] / best[peer][0]:.2f} (goal {goal})")
+        if peer in results:
+            by_median = results[ours].median / results[peer].median
+            by_best = results[ours].best / results[peer].best
+            print(f"{ours} / {peer}: {by_median:.2f}, by best {by_best:.2f} (goal {goal})")
 
 
 def make_data(arguments: argparse.Namespace) -> None:

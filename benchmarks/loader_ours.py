@@ -13,12 +13,16 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from benchmarks.loader_race import Contenders, serve
 from loaders import Loader
+from loaders.options import SHUFFLES
 from shard_format.manifest import read_manifest
 from shard_format.storage import Directory
 
 BUFFER_SIZE = 10_000
 SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)
-SEQUENTIAL_OPTIONS = ("", "readahead_buffer_size:0")  # ArrayRecord's own, and no read-ahead
+# ArrayRecord's own, no read-ahead, and what our reader takes.
+SEQUENTIAL_OPTIONS = ("", "readahead_buffer_size:0", "readahead_buffer_size:1M,max_parallelism:1")
+# As narrow as the peers deliver; int32, the default, is raced beside it.
+NARROW = {"token_dtype": "stored"}
 
 
 def sequential_read(root: Path, records_per_call: int, options: str = "") -> Iterator[int]:
@@ -38,7 +42,7 @@ def sequential_read(root: Path, records_per_call: int, options: str = "") -> Ite
 
 
 def our_batches(root: Path, batch_size: int, **options: Any) -> Iterator[Any]:
-    """Our host batches, int32 as NumPy arrays, epoch after epoch."""
+    """Our host batches as NumPy arrays, epoch after epoch."""
     options = {"buffer_size": BUFFER_SIZE, "output": "numpy", "epochs": None} | options
     with Loader(root, batch_size=batch_size, process_index=0, process_count=1, **options) as loader:
         yield from loader
@@ -62,12 +66,14 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
             for count in SEQUENTIAL_RANGES
         ]
     }
-    for shuffle in ("buffer", "global", "none"):
-        found[f"ours {shuffle}"] = [
+    orders = {f"ours {shuffle}": {"shuffle": shuffle} | NARROW for shuffle in SHUFFLES}
+    orders["ours buffer int32"] = {"shuffle": "buffer"}
+    for name, order in orders.items():
+        found[name] = [
             (
                 f"read_threads={threads}",
-                lambda threads=threads, shuffle=shuffle: batch_tokens(
-                    root, arguments.batch_size, shuffle=shuffle, read_threads=threads
+                lambda threads=threads, order=order: batch_tokens(
+                    root, arguments.batch_size, read_threads=threads, **order
                 ),
             )
             for threads in (1, 2, 3)

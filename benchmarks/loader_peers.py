@@ -63,7 +63,7 @@ GRAIN_SETTINGS = [
 
 
 def write_litdata(sequences: np.ndarray, root: Path) -> None:
-    """Writes LitData's token format, int32 as models take them, read in place by TokensLoader."""
+    """Writes LitData's token format, read in place by TokensLoader."""
     import torch
     from litdata.streaming.item_loader import TokensLoader
     from litdata.streaming.writer import BinaryWriter
@@ -72,7 +72,7 @@ def write_litdata(sequences: np.ndarray, root: Path) -> None:
     root.mkdir(parents=True)
     writer = BinaryWriter(str(root), chunk_bytes="64MB", item_loader=TokensLoader(length))
     for index, row in enumerate(sequences):
-        writer.add_item(index, torch.from_numpy(row.astype(np.int32)))
+        writer.add_item(index, torch.from_numpy(row))
     writer.done()
     writer.merge()
 
@@ -116,6 +116,7 @@ def _stack(items: list[dict[str, np.ndarray]]) -> np.ndarray:
     return np.stack([np.frombuffer(item["tokens"], np.uint16) for item in items])
 
 
+LITDATA_DTYPES = ("uint16", "int32")  # as narrow as ids are, and as models take them
 PEERS = {"grain": "grain", "litdata": "litdata", "mosaicml": "streaming"}
 
 
@@ -136,12 +137,15 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
         ],
         "litdata": [
             (
-                f"workers={workers}",
-                lambda workers=workers: tokens(
-                    litdata_batches(root / "litdata", batch_size, workers=workers, length=length)
+                f"workers={workers}, {dtype}",
+                lambda workers=workers, dtype=dtype: tokens(
+                    litdata_batches(
+                        root / f"litdata-{dtype}", batch_size, workers=workers, length=length
+                    )
                 ),
             )
             for workers in (0, 1, 2)
+            for dtype in LITDATA_DTYPES
         ],
         "mosaicml": [
             (
@@ -166,10 +170,14 @@ def _is_installed(name: str) -> bool:
 def write_all(data: Path) -> None:
     """Writes the sequences in the formats of the peers installed, unless they are there."""
     sequences = np.load(data / "sequences.npy")
-    for name, write in (("litdata", write_litdata), ("mosaicml", write_mosaic)):
-        if _is_installed(name) and not (data / name / "index.json").exists():
-            shutil.rmtree(data / name, ignore_errors=True)
-            write(sequences, data / name)
+    formats = [("mosaicml", write_mosaic, data / "mosaicml", "uint16")]
+    formats += [
+        ("litdata", write_litdata, data / f"litdata-{dtype}", dtype) for dtype in LITDATA_DTYPES
+    ]
+    for peer, write, root, dtype in formats:
+        if _is_installed(peer) and not (root / "index.json").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            write(sequences.astype(dtype, copy=False), root)
 
 
 if __name__ == "__main__":

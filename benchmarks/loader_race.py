@@ -3,14 +3,17 @@
 A contender is a name and its settings; a setting is a text and a function that returns an iterator
 of token counts. `serve` is the child's side: it times one setting and prints JSON. `race` is the
 parent's: one short sweep over all settings, then rounds of each contender's two best, so that a
-busy moment of the machine hurts no side alone. The best time of a contender counts.
+busy moment of the machine hurts no side alone. Of a contender its best setting counts, by the
+median over the rounds; the best time is told beside it.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
+import statistics
 import subprocess
 import tempfile
 import time
@@ -19,6 +22,17 @@ from pathlib import Path
 from typing import Any
 
 Contenders = dict[str, list[tuple[str, Callable[[], Iterator[int]]]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """Tokens a second of a contender's best setting: median and best over the rounds."""
+
+    setting: str
+    median: float
+    best: float
+
+
 _FINALISTS = 2
 _START_SECS = 90  # imports and worker processes of the slowest peer, on a busy machine
 
@@ -124,15 +138,28 @@ def sweep(fields: list[Field], seconds: float) -> dict[str, list[int]]:
 
 def race(
     fields: list[Field], finalists: dict[str, list[int]], *, rounds: int, seconds: float
-) -> dict[str, tuple[float, str]]:
-    """Returns, by contender, its best tokens a second and the setting that gave them."""
-    best: dict[str, tuple[float, str]] = {}
+) -> dict[str, Result]:
+    """Returns the result of each contender."""
+    rates: dict[str, dict[str, list[float]]] = {}
     for turn in range(rounds):
         for field in fields:
             for name, settings in field.settings.items():
                 for index in finalists.get(name, []):
-                    rate = field.time(name, index, seconds) or 0.0
-                    best[name] = max(best.get(name, (0.0, "")), (rate, settings[index]))
-        rates = ", ".join(f"{name} {rate / 1e6:.0f}" for name, (rate, _) in best.items())
-        print(f"# best of {turn + 1} rounds, Mtok/s: {rates}", flush=True)
-    return best
+                    found = rates.setdefault(name, {}).setdefault(settings[index], [])
+                    found.append(field.time(name, index, seconds) or 0.0)
+        latest = ", ".join(
+            f"{name} {' '.join(f'{found[-1] / 1e6:.0f}' for found in by_setting.values())}"
+            for name, by_setting in rates.items()
+        )
+        print(f"# round {turn + 1} of {rounds}, Mtok/s: {latest}", flush=True)
+    return {
+        name: max(
+            (_result(setting, found) for setting, found in by_setting.items()),
+            key=lambda result: result.median,
+        )
+        for name, by_setting in rates.items()
+    }
+
+
+def _result(setting: str, rates: list[float]) -> Result:
+    return Result(setting=setting, median=statistics.median(rates), best=max(rates))

@@ -6,7 +6,6 @@ bad record's place depends on the dataset only: an empty row, or the next readab
 shard. Batches keep their shape and all hosts stay in step.
 """
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable
@@ -17,15 +16,7 @@ from shard_format.manifest import Shard
 
 _log = logging.getLogger("shardstream.loaders")
 
-ReadAt = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadRows:
-    """Records as read: block uint8[n, record_bytes], and which of its rows count as empty."""
-
-    block: np.ndarray
-    empty: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+ReadAt = Callable[[np.ndarray], list[bytes]]
 
 
 class BadRecordError(RuntimeError):
@@ -80,63 +71,57 @@ class BadRecords:
             _log.warning("%s on_bad_record is %r.", where, self.policy)
 
 
-def read_around(read_at: ReadAt, index: np.ndarray, shard: Shard, bad: BadRecords) -> ReadRows:
+def read_around(
+    read_at: ReadAt, index: np.ndarray, shard: Shard, bad: BadRecords, empty: bytes
+) -> list[bytes]:
     """Returns the records of a shard at index (increasing), bad ones treated as the policy says.
+
+    Args:
+        read_at: returns the records at some of the indices.
+        index: int64[n].
+        shard: that they are of.
+        bad: the policy, and where bad records are counted.
+        empty: a record of padding, in place of one that is skipped.
 
     Raises:
         BadRecordError: see BadRecords.add.
     """
     try:
-        return ReadRows(read_at(index))
+        return read_at(index)
     except RuntimeError as error:
         if len(index) == 1 and bad.policy == "raise":
             bad.add(shard, int(index[0]), error)
-    blocks, failed = _narrow(read_at, index)
+    records, failed = _narrow(read_at, index)
     for place, error in failed:
         bad.add(shard, int(index[place]), error)
-    places = np.array([place for place, _ in failed])
-    if not blocks and bad.policy == "skip":
-        return ReadRows(_empty_block(read_at, index, shard), np.arange(len(index)))
-    sample = blocks[0][1] if blocks else _substitute(read_at, int(index[0]), shard)
-    block = np.empty((len(index), sample.shape[1]), np.uint8)
-    for begin, part in blocks:
-        block[begin : begin + len(part)] = part
-    if bad.policy == "skip":
-        block[places] = 0
-        return ReadRows(block, places)
-    for place in places:
-        block[place] = _substitute(read_at, int(index[place]), shard)
-    return ReadRows(block)
+    for place, _ in failed:
+        is_skipped = bad.policy == "skip"
+        records[place] = empty if is_skipped else _substitute(read_at, int(index[place]), shard)
+    return records
 
 
-def _narrow(
-    read_at: ReadAt, index: np.ndarray
-) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, Exception]]]:
-    """Returns the readable parts as (place, block) and the unreadable places with their errors."""
-    blocks, failed = [], []
+def _narrow(read_at: ReadAt, index: np.ndarray) -> tuple[list[bytes], list[tuple[int, Exception]]]:
+    """Returns the records, b"" for each unreadable one, and those places with their errors."""
+    records, failed = [b""] * len(index), []
     pending = [(0, len(index))]
     while pending:
         begin, end = pending.pop()
         try:
-            blocks.append((begin, read_at(index[begin:end])))
+            records[begin:end] = read_at(index[begin:end])
         except RuntimeError as error:
             if end - begin == 1:
                 failed.append((begin, error))
             else:
                 middle = (begin + end) // 2
                 pending += [(middle, end), (begin, middle)]
-    return blocks, failed
+    return records, failed
 
 
-def _substitute(read_at: ReadAt, record: int, shard: Shard) -> np.ndarray:
-    """Returns uint8[1, record_bytes], the next readable record of the shard, around its end."""
+def _substitute(read_at: ReadAt, record: int, shard: Shard) -> bytes:
+    """Returns the next readable record of the shard, around its end."""
     for step in range(1, shard.records):
         try:
-            return read_at(np.array([(record + step) % shard.records]))
+            return read_at(np.array([(record + step) % shard.records]))[0]
         except RuntimeError:
             continue
     raise BadRecordError(f"{shard.file}: no record can be read. Fetch the shard again.")
-
-
-def _empty_block(read_at: ReadAt, index: np.ndarray, shard: Shard) -> np.ndarray:
-    return np.zeros_like(np.repeat(_substitute(read_at, int(index[0]), shard), len(index), axis=0))

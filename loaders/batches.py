@@ -195,9 +195,10 @@ class Batches:
     # Life.
 
     def close(self) -> None:
-        """Ends threads and closes files; may be called again."""
+        """Ends threads, closes files and gives memory back; may be called again."""
         self._stop()
         self._closed = True
+        self._delivery.close()
         for part in self._parts:
             part.shards.close()
 

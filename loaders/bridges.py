@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from loaders.arena import Arena
 from loaders.batches import Batches
 from loaders.fields import make_fields, need_lengths, resolve_fields, widen
 from loaders.options import ReadOptions
@@ -162,15 +163,14 @@ class GrainSource:
             raise IndexError(f"index is {indices}, expected 0 to {len(self) - 1}")
         rows = self._shards.make_rows(len(records), lengths=self._lengths)
         self._shards.read_records(records, rows, np.arange(len(records)))
-        batch = widen(
-            make_fields(
-                self._fields,
-                rows.tokens,
-                rows.lengths,
-                pad_id=self._manifest.pad_id,
-                pad_side=self._manifest.packing.get("pad_side", "right"),
-            )
+        batch = make_fields(
+            self._fields,
+            rows.tokens,
+            rows.lengths,
+            pad_id=self._manifest.pad_id,
+            pad_side=self._manifest.packing.get("pad_side", "right"),
         )
+        batch = widen(batch, Arena())
         return [{name: array[i] for name, array in batch.items()} for i in range(len(records))]
 
 

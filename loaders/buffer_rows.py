@@ -219,14 +219,25 @@ class _EpochRows:
         early = plan.early_row[begin:end]
         mine = held[:, self._lane_of_row, self._slot_of_row]
         mine = np.where(early >= 0, -1, mine).ravel()
-        rows = _gather(self._buffer.rows, np.maximum(mine, 0))
+        rows = self._gather(np.maximum(mine, 0))
         if (mine < 0).any():
             self._fill(plan, mine, early.ravel(), arrivals, rows)
         is_held = held >= 0
         self._buffer.give(held[is_held])
         lanes = np.broadcast_to(lane, arrivals.shape)[is_held]
         self._row_of[lanes, arrivals[is_held] % self._ring] = -1
+        self.load()  # there is room again, and the caller may be long
         return Chunk(self._epoch, plan.step + begin, end - begin, rows)
+
+    def _gather(self, index: np.ndarray) -> Rows:
+        """Returns copies of rows of the buffer."""
+        held = self._buffer.rows
+        rows = self._source.shards.make_rows(len(index), lengths=held.lengths is not None)
+        # mode="clip" writes to `out` at once; the default makes a copy first.
+        held.tokens.take(index, axis=0, out=rows.tokens, mode="clip")
+        if held.lengths is not None:
+            held.lengths.take(index, axis=0, out=rows.lengths, mode="clip")
+        return rows
 
     def _fill(
         self,
@@ -266,8 +277,3 @@ class _EpochRows:
         for future in source.submit(records.ravel(), rows, np.arange(records.size)):
             future.result()
         return Chunk(self._epoch, self._steps, 1, rows)
-
-
-def _gather(rows: Rows, index: np.ndarray) -> Rows:
-    lengths = None if rows.lengths is None else rows.lengths.take(index, axis=0)
-    return Rows(rows.tokens.take(index, axis=0), lengths)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from loaders.arena import Arena
 from loaders.fields import widen
 
 
@@ -25,6 +26,7 @@ class Delivery:
         process_index: of this host, used without a sharding.
         process_count: as above.
         output: "jax" or "numpy".
+        token_dtype: "int32" or, for NumPy arrays, "stored".
 
     Attributes:
         rows: int64[B], sorted: the rows of the global batch this host reads.
@@ -39,6 +41,7 @@ class Delivery:
         process_index: int | None,
         process_count: int | None,
         output: str,
+        token_dtype: str = "int32",
     ) -> None:
         self._sharding = sharding
         self._shape = (batch_size, sequence_length)
@@ -64,11 +67,13 @@ class Delivery:
             self.rows = np.arange(index * size, (index + 1) * size)
         # On CPUs a NumPy array becomes a jax.Array as it is; elsewhere narrow ids halve the
         # transfer.
-        self._is_cpu = output == "numpy" or _platform(sharding) == "cpu"
+        is_wide = output == "numpy" or _platform(sharding) == "cpu"
+        self._arena = Arena()
+        self._is_narrow = token_dtype == "stored" or not is_wide
 
     def prepare(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the host batch as it should wait for its transfer."""
-        return widen(batch) if self._is_cpu else batch
+        return batch if self._is_narrow else widen(batch, self._arena)
 
     def deliver(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """Returns the arrays of a batch; transfers go on in the background."""
@@ -77,6 +82,10 @@ class Delivery:
         if self._sharding is None:
             return {name: _widen(jax.device_put(array)) for name, array in batch.items()}
         return {name: self._global(array) for name, array in batch.items()}
+
+    def close(self) -> None:
+        """Gives back the memory that was kept for batches to come."""
+        self._arena.clear()
 
     def _global(self, array: np.ndarray) -> jax.Array:
         devices = [device for device, _, _ in self._slices]

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loaders.arena import Arena
+
 FIELDS = {
     "tokens": "token ids",
     "segment_ids": "document of each token, from 1; 0 on padding",
@@ -166,7 +168,8 @@ def make_fields(
         elif name == "attention_mask":
             batch[name] = (once("segment_ids") > 0).astype(np.int32)
         else:
-            batch[name] = np.where(once("segment_ids") > 0, tokens, np.int32(_IGNORED_LABEL))
+            labels = np.where(once("segment_ids") > 0, tokens, np.int32(_IGNORED_LABEL))
+            batch[name] = labels.astype(np.int32, copy=False)  # int64 where tokens are uint32
     return batch
 
 
@@ -178,9 +181,12 @@ def _has_target(ids: np.ndarray) -> np.ndarray:
     return has
 
 
-def widen(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the batch with token ids as int32; ids of 2**31 and more wrap."""
-    return {
-        name: array if array.dtype in (np.int32, np.bool_) else array.astype(np.int32)
-        for name, array in batch.items()
-    }
+def widen(batch: dict[str, np.ndarray], arena: Arena) -> dict[str, np.ndarray]:
+    """Returns the batch with token ids as int32, in the arena; ids of 2**31 and more wrap."""
+    wide = {}
+    for name, array in batch.items():
+        wide[name] = array
+        if array.dtype not in (np.int32, np.bool_):
+            wide[name] = arena.empty(array.shape, np.int32)
+            np.copyto(wide[name], array, casting="unsafe")
+    return wide

@@ -35,15 +35,15 @@ class Loader(Batches):
             a host gets rows process_index * B to (process_index + 1) * B of the global batch.
         process_count: see process_index.
         **options: batch_size, shuffle, buffer_size, seed, epochs, drop_remainder, follow
-            (OrderOptions); split, fields, output (BatchOptions); prefetch, read_threads,
-            max_open_shards, verify, on_bad_record, bad_record_budget, stall_secs,
+            (OrderOptions); split, fields, output, token_dtype (BatchOptions); prefetch,
+            read_threads, max_open_shards, verify, on_bad_record, bad_record_budget, stall_secs,
             follow_timeout_secs, cache_dir, cache_bytes, store_requests (ReadOptions).
 
     Guarantees: the global batch of a step depends on the dataset, shuffle, buffer_size, seed and
         batch_size only, never on hosts, threads, restarts or what was read before. Each sequence
-        comes once an epoch, up to the remainder. Token ids are int32, `loss_mask` bool, all other
-        fields int32. With drop_remainder=False the last batch of an epoch is filled with empty rows
-        (segment 0), and `loss_mask` is added if no field asked for would show them.
+        comes once an epoch, up to the remainder. Token ids are int32 (see token_dtype), `loss_mask`
+        bool, all other fields int32. With drop_remainder=False the last batch of an epoch is filled
+        with empty rows (segment 0), and `loss_mask` is added if no field asked for would show them.
 
     With follow=True the dataset may still be growing (`--mode stream`): batches come as shards are
     committed, the loader waits where it is ahead, and ends with the stream. The order then depends
@@ -74,6 +74,7 @@ class Loader(Batches):
             process_index=process_index,
             process_count=process_count,
             output=batch.output,
+            token_dtype=batch.token_dtype,
         )
         super().__init__([part], read, batch, delivery)
 

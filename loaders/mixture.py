@@ -91,6 +91,7 @@ class Mixture(Batches):
             process_index=process_index,
             process_count=process_count,
             output=batch.output,
+            token_dtype=batch.token_dtype,
         )
         super().__init__(parts, read, batch, delivery)
         self._stop_when = stop

@@ -130,16 +130,26 @@ class BatchOptions:
         split: "train" or "validation".
         fields: names of loaders.fields.FIELDS, or a set: "maxtext", "hf".
         output: "jax" for jax.Arrays, "numpy" for this host's rows as NumPy arrays.
+        token_dtype: "int32", or "stored" for ids as narrow as the dataset keeps them (uint16 or
+            uint32), in NumPy arrays only. Fields that are no token ids stay what they are.
     """
 
     split: str = "train"
     fields: tuple[str, ...] | str = ("tokens",)
     output: str = "jax"
+    token_dtype: str = "int32"
 
     def __post_init__(self) -> None:
         resolve_fields(self.fields)
         if self.output not in ("jax", "numpy"):
             raise ValueError(f"output is {self.output!r}, expected 'jax' or 'numpy'")
+        if self.token_dtype not in ("int32", "stored"):
+            raise ValueError(f"token_dtype is {self.token_dtype!r}, expected 'int32' or 'stored'")
+        if self.token_dtype == "stored" and self.output != "numpy":
+            raise ValueError(
+                "token_dtype is 'stored' with output='jax', expected output='numpy': ids travel as "
+                "narrow as they are stored anyway, and are int32 on devices"
+            )
 
 
 def check_positive(name: str, value: int) -> None:

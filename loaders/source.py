@@ -14,7 +14,7 @@ from loaders.order import Order, num_steps
 from loaders.reader import ShardSet
 from loaders.rows import Rows
 
-_CHUNK_BYTES = 2**25
+_CHUNK_BYTES = 2**24
 _TASK_RECORDS = 1024  # of a thread's task; what it costs to start one is shared between them
 
 

@@ -48,8 +48,8 @@ _LOOK_AGAIN = 16
 class ReadsRecords(Protocol):
     """An open local shard."""
 
-    def read_at(self, indices: np.ndarray) -> np.ndarray:
-        """Returns uint8[n, record_bytes]."""
+    def records_at(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the records at indices."""
         ...
 
     def close(self) -> None:
@@ -290,8 +290,8 @@ class CachedShard:
         """Whether it holds on to a local copy that was given up; close it then."""
         return self._entry.is_evicted
 
-    def read_at(self, indices: np.ndarray) -> np.ndarray:
-        """Returns uint8[n, record_bytes], fetched first where need be.
+    def records_at(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the records at indices, fetched first where need be.
 
         Raises:
             RuntimeError: ArrayRecord found a corrupt chunk, in a copy whose sha256 is right.
@@ -301,13 +301,13 @@ class CachedShard:
         was_verified = self._cache.is_verified(self._shard)
         try:
             self._fetch(self._cache.units_of(self._shard, indices))
-            return self._opened().read_at(indices)
+            return self._opened().records_at(indices)
         except (RuntimeError, ValueError) as error:
             if was_verified:
                 raise
             _log.warning("%s; fetching the shard anew.", error)
         self._fetch_anew()
-        return self._opened().read_at(indices)
+        return self._opened().records_at(indices)
 
     def _fetch_anew(self) -> None:
         """Replaces a copy that is wrong: a byte changed on the way, or a crash left it in part."""

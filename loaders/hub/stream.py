@@ -107,6 +107,7 @@ class HubStream(Batches):
             process_index=process_index,
             process_count=process_count,
             output=options.batch.output,
+            token_dtype=options.batch.token_dtype,
         )
         own = np.unique(delivery.rows // (order.batch_size // shares)).tolist()
         if order.epochs is not None and len(own) < shares:

@@ -40,6 +40,7 @@ layouts = [
 for mesh, spec in layouts:
     sharding = NamedSharding(mesh, spec)
     with Loader(path, batch_size=16, buffer_size=160, sharding=sharding, fields="maxtext") as loader:
+        loader._delivery._is_narrow = sys.argv[2] == "narrow"  # as on an accelerator
         for step, batch in enumerate(loader):
             for name, array in batch.items():
                 assert array.shape == (16, 8) and array.dtype == np.int32, (name, array)
@@ -104,9 +105,10 @@ def environment(devices: int) -> dict[str, str]:
     }
 
 
-def test_sharded_batches_on_eight_devices(larger: Dataset) -> None:
+@pytest.mark.parametrize("travel", ["wide", "narrow"])
+def test_sharded_batches_on_eight_devices(larger: Dataset, travel: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES, str(larger.path)],
+        [sys.executable, "-c", EIGHT_DEVICES, str(larger.path), travel],
         env=environment(8),
         capture_output=True,
         text=True,
@@ -186,7 +188,7 @@ def test_next_batch_is_on_its_way_while_one_is_used(larger: Dataset, monkeypatch
 def test_ids_travel_narrow_to_an_accelerator_and_are_widened_there(make_dataset, token_dtype):
     dataset = make_dataset((20,), token_dtype=token_dtype)
     with Loader(dataset.path, batch_size=20, shuffle="none") as loader:
-        loader._delivery._is_cpu = False  # as on an accelerator; the transfer is to the CPU
+        loader._delivery._is_narrow = True  # as on an accelerator; the transfer is to the CPU
         waiting = loader._delivery.prepare({"tokens": dataset.tokens.astype(token_dtype)})
         assert waiting["tokens"].dtype == token_dtype
         batch = next(loader)

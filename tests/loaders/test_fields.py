@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from loaders.arena import Arena
 from loaders.fields import make_fields, need_lengths, resolve_fields, widen
 from tests.loaders.conftest import Dataset
 
@@ -77,7 +78,9 @@ def test_fields_agree_with_a_row_by_row_reading(dataset: Dataset) -> None:
 
 
 def test_dtypes_after_widening() -> None:
-    batch = widen(make_fields(("tokens", "loss_mask", "positions"), TOKENS, LENGTHS, pad_id=9))
+    batch = widen(
+        make_fields(("tokens", "loss_mask", "positions"), TOKENS, LENGTHS, pad_id=9), Arena()
+    )
     assert [array.dtype.name for array in batch.values()] == ["int32", "bool", "int32"]
 
 

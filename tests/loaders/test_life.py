@@ -90,6 +90,21 @@ def test_buffer_bytes_bounds_the_memory_that_the_buffer_takes(make_dataset, fiel
     assert loader.buffer_bytes < peak < 3 * loader.buffer_bytes
 
 
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_close_gives_the_memory_of_batches_back(make_dataset, shuffle: str) -> None:
+    dataset = make_dataset((1500, 1500), sequence_length=512)
+    tracemalloc.start()
+    loader = numpy_loader(dataset, shuffle=shuffle, buffer_size=1000)
+    for _ in loader:
+        pass
+    held = tracemalloc.get_traced_memory()[0]
+    loader.close()
+    gc.collect()
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held > 2_000_000 and left < 500_000
+
+
 def bytes_read() -> int:
     """What this process read by system calls, from the page cache too."""
     counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())

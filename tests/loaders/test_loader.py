@@ -93,6 +93,39 @@ def test_batches_of_the_caller_are_never_written_to_again(larger: Dataset) -> No
         assert np.array_equal(batch["tokens"], copy)
 
 
+@pytest.mark.parametrize("token_dtype", ["uint16", "uint32"])
+def test_stored_ids_are_narrow_in_fields_of_ids_and_equal_the_wide_ones(make_dataset, token_dtype):
+    dataset = make_dataset((30, 12), token_dtype=token_dtype)
+    fields = ("tokens", "targets", "segment_ids", "loss_mask", "labels")
+    with numpy_loader(dataset, buffer_size=20, fields=fields) as loader:
+        wide = list(loader)
+    with numpy_loader(dataset, buffer_size=20, fields=fields, token_dtype="stored") as loader:
+        narrow = [*loader]
+        at_once = loader.batch_at(3)
+    expected = [token_dtype, token_dtype, "int32", "bool", "int32"]
+    for batch, other in zip([*narrow, at_once], [*wide, wide[3]], strict=True):
+        assert [str(array.dtype) for array in batch.values()] == expected
+        for name, array in batch.items():
+            assert np.array_equal(array, other[name])
+            assert array.flags.c_contiguous and array.flags.writeable
+
+
+@pytest.mark.parametrize("token_dtype", ["int32", "stored"])
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_kept_batches_stay_and_may_be_written_to(larger: Dataset, shuffle, token_dtype) -> None:
+    options = {"shuffle": shuffle, "token_dtype": token_dtype, "epochs": 2, "prefetch": 2}
+    with numpy_loader(larger, **options) as loader:
+        expected = [loader.batch_at(step)["tokens"].copy() for step in range(loader.num_steps)]
+        kept = []
+        for step, batch in enumerate(loader):
+            assert np.array_equal(batch["tokens"], expected[step])
+            if step % 3 == 0:
+                batch["tokens"][:] = 1  # the caller's own memory: no other batch may change
+            kept.append(batch["tokens"])
+    for step, tokens in enumerate(kept):
+        assert np.array_equal(tokens, expected[step] if step % 3 else np.ones_like(tokens))
+
+
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_batch_at_equals_iteration_and_leaves_the_position(larger: Dataset, shuffle: str) -> None:
     with numpy_loader(larger, shuffle=shuffle, epochs=2, drop_remainder=False) as loader:
@@ -177,6 +210,14 @@ def test_any_shard_options_are_read(make_dataset, group_size: int, compression: 
             assert np.array_equal(np.sort(firsts(list(loader))), np.arange(80))
 
 
+def test_records_larger_than_a_read_are_read(make_dataset) -> None:
+    dataset = make_dataset((3, 2), sequence_length=200_000)
+    for shuffle in SHUFFLES:
+        with numpy_loader(dataset, shuffle=shuffle, batch_size=1, buffer_size=2) as loader:
+            tokens = np.concatenate([batch["tokens"] for batch in loader])
+        assert np.array_equal(tokens[np.argsort(tokens[:, 0])], dataset.tokens)
+
+
 def test_padding_on_the_left_is_honoured(make_dataset) -> None:
     dataset = make_dataset((20,), pad_side="left")
     fields = ("tokens", "segment_ids", "positions")
@@ -204,6 +245,11 @@ def test_padding_on_the_left_is_honoured(make_dataset) -> None:
         ({"fields": ("token",)}, "expected some of tokens"),
         ({"split": "test"}, "no split 'test' in this dataset, expected one of: train"),
         ({"output": "torch"}, "output is 'torch', expected 'jax' or 'numpy'"),
+        ({"token_dtype": "uint8"}, "token_dtype is 'uint8', expected 'int32' or 'stored'"),
+        (
+            {"token_dtype": "stored", "output": "jax"},
+            "token_dtype is 'stored' with output='jax', expected output='numpy'",
+        ),
         ({"on_bad_record": "ignore"}, "expected one of raise, skip, substitute"),
         (
             {"process_index": 0, "process_count": 3},

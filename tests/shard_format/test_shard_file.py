@@ -27,6 +27,16 @@ def test_records_round_trip(tmp_path: Path, compression: str, group_size: int) -
     file.close()
 
 
+@pytest.mark.parametrize("group_size", [1, 16])
+@pytest.mark.parametrize("indices", [[], [5], [1, 2, 3], [1, 3, 4, 99], [3, 3, 5], [70, 2, 3]])
+def test_records_at_any_indices_come_in_their_order(tmp_path, group_size, indices) -> None:
+    blocks = _blocks(100)
+    write_records(tmp_path / "shard", blocks, ShardOptions(group_size=group_size))
+    file = ShardFile(tmp_path / "shard", record_bytes=64, num_records=100)
+    expected = [bytes(record) for record in np.concatenate(blocks)[np.array(indices, np.int64)]]
+    assert file.records_at(np.array(indices, np.int64)) == expected
+
+
 def test_same_records_give_same_bytes(tmp_path: Path) -> None:
     blocks = _blocks(50)
     whole = [np.concatenate(blocks)]
