@@ -4,18 +4,29 @@ Blocks of text and tokens are made and freed by the hundred; giving their pages 
 and fetching them again, 4 KB and a page fault at a time, took a quarter of a job's processor time.
 """
 
+import contextlib
+import ctypes
 import gc
 import os
 import sys
 
-# Keep freed memory rather than return it at once, and ask for huge pages. The peak is what it was.
-_MIMALLOC = {"MIMALLOC_PURGE_DELAY": "-1", "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"}
+# Return freed memory after a second, not at once, and ask for huge pages. Blocks come back sooner
+# than that: as quick as never returning any, and 40 MB less at the peak.
+_MIMALLOC = {"MIMALLOC_PURGE_DELAY": "1000", "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"}
+
+
+# glibc's heaps, of which each thread gets one of its own as long as there are fewer: what a thread
+# frees no other can use. 1,288 M tokens peaked at 0.86 GB with as many as wanted, 0.83 with two.
+_M_ARENA_MAX, _NUM_ARENAS = -8, 2
 
 
 def keep_freed_memory() -> None:
-    """Sets up Arrow's allocator (mimalloc); has an effect only before pyarrow is first imported."""
+    """Sets up the allocators; has an effect only before pyarrow is imported and threads start."""
     for name, value in _MIMALLOC.items():
         os.environ.setdefault(name, value)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _NUM_ARENAS)
 
 
 def collect_rarely() -> None:

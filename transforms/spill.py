@@ -33,7 +33,7 @@ from transforms.tokenize_documents import PartitionDoFn
 
 # Tokens gathered, for each partition that is being read, before they are written bucket by bucket:
 # large enough that a bucket's piece is worth a read, small beside a shard in memory.
-SPILL_BYTES = 24 << 20
+SPILL_BYTES = 48 << 20
 SPILLED = "spilled"  # folder of the markers
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
@@ -47,7 +47,7 @@ class SpillReference(NamedTuple):
 
 
 class SpillPartitions(PartitionDoFn):
-    """Partition → (bucket, SpillReference), through files below the dataset directory.
+    """Partition → (bucket, fields of a SpillReference), through files in the dataset directory.
 
     Two partitions are read at a time: while one ends, writes its files or waits for its source, the
     tokenizer's threads work on the other. (One at a time left a sixth of two cores idle.)
@@ -101,10 +101,13 @@ class SpillPartitions(PartitionDoFn):
         return done
 
     def _outputs(self, done: dict[str, Any]) -> Iterator[Any]:
-        """Yields a reference for every bucket of every spill file, and the side outputs."""
+        """Yields a reference for every bucket of every spill file, and the side outputs.
+
+        As plain tuples: runners keep all of them, and pickle what is of a class of its own.
+        """
         for name, file in done["files"].items():
             for bucket, (begin, end) in file["buckets"].items():
-                yield int(bucket), SpillReference(name, begin, end)
+                yield int(bucket), (name, begin, end)
         letters = [DeadLetter(**letter) for letter in done["dead_letters"]]
         yield from self.side_outputs(Counter(done["counts"]), letters)
 

@@ -25,7 +25,8 @@ _FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
 class WriteShards(beam.PTransform):
     """Writes every shard of the plan, empty buckets included.
 
-    Input: PCollection[(bucket, block)], a block being Arrow IPC bytes or a SpillReference.
+    Input: PCollection[(bucket, block)], a block being Arrow IPC bytes or the
+        fields of a SpillReference.
     Output: PCollection[dict], one a shard, see transforms.build_shard.build_shard.
     Guarantees: idempotent, so retried and racing bundles leave one shard of fixed bytes; a result
     comes out only after its shard is published. Memory: up to four times a shard, per thread.
@@ -80,14 +81,15 @@ class _BuildShard(beam.DoFn):
 
     def process(self, group: tuple[int, Iterable[Any]], _ready: Any) -> None:
         bucket, blocks = group
-        pieces = [block for block in blocks if block is not None]
+        blocks = [block for block in blocks if block is not None]
         running = [future for future in self._pending if not future.done()]
         if len(running) >= self._num_threads:
             running[0].result()
-        self._pending.append(self._executor.submit(self._build, bucket, pieces))
+        self._pending.append(self._executor.submit(self._build, bucket, blocks))
 
-    def _build(self, bucket: int, pieces: list[bytes | SpillReference]) -> dict[str, Any]:
+    def _build(self, bucket: int, blocks: list[bytes | tuple[str, int, int]]) -> dict[str, Any]:
         directory = self._plan.directory
+        pieces = [b if isinstance(b, bytes) else SpillReference(*b) for b in blocks]
         is_local = directory.local_path("") is not None
         fetching = None if is_local else shared_executor("fetch-spill", _FETCHES_AT_ONCE)
         documents = reading(pieces, directory, self._buffers, fetching)
