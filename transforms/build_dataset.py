@@ -2,8 +2,9 @@
 
     partitions -> read, tokenize, scatter -> (bucket, block) -> GroupByKey -> shards -> dataset.json
 
-Elements are partitions, blocks of documents and references, never single documents, so that Beam's
-cost per element vanishes. Only steps that every runner takes: Map, ParDo, GroupByKey, side inputs.
+Elements are partitions and blocks of documents, never single documents, so that Beam's cost per
+element vanishes. Where blocks wait in files (`shuffle_via`), files and buckets take the place of
+the GroupByKey. Only steps that every runner takes: Map, ParDo, GroupByKey, side inputs.
 """
 
 import apache_beam as beam
@@ -39,7 +40,7 @@ class BuildDataset(beam.PTransform):
             | "ListPartitions" >> ListPartitions(plan)  # partition
             | "TokenizeDocuments"
             >> beam.ParDo(tokenize(plan)).with_outputs(COUNTS, DEAD_LETTERS, main="blocks")
-        )  # blocks: (bucket, block) · counts: dict · dead_letters: (file index, [dead letter])
+        )  # blocks: (bucket, block) or spill file · counts: dict · dead_letters: (file index, [..])
         dead_letters = tokenized[DEAD_LETTERS] | WriteDeadLetters(plan)  # (file name, count)
         counts = tokenized[COUNTS] | SumCounts(plan, dead_letters)  # dict, one
         shards = tokenized.blocks | "WriteShards" >> WriteShards(plan, ready=counts)  # result

@@ -1,12 +1,14 @@
-"""Blocks wait for their shard in temporary files; only references go through the runner's shuffle.
+"""Blocks wait for their shard in temporary files; the runner's shuffle carries names alone.
 
-Runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen) then
-hold a few bytes a block. A spill file is an Arrow IPC stream with the record batches of each bucket
-together, written whole under a name that the partition determines; a partition's marker, written
-last, lists them with the counts. A rerun finds the marker and passes the partition over: that is
-how a killed job goes on. References are ranges of bytes, so that a bucket's piece is one ranged
-read wherever the file is, and so that a local disk takes back a finished shard's ranges: the room
-spilled documents take goes over to the shards, with the pages of memory in which both are cached.
+For runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen). A
+spill file holds the record batches of each bucket together, as Arrow IPC messages, and an index at
+its end, int64[buckets + 1]: bucket b is bytes index[b] to index[b + 1] - 1. It is written whole,
+under a name that the partition determines; a partition's marker, written last, lists its files with
+the counts. A rerun finds the marker and passes the partition over: that is how a killed job goes
+on. Whoever builds a shard looks into every file's index, so nothing is kept for each pair of file
+and shard but eight bytes of it, and a bucket's piece is one ranged read wherever the file is. A
+local disk takes back a finished shard's ranges: the room spilled documents take goes over to the
+shards, with the pages of memory in which both are cached.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -38,6 +41,13 @@ SPILLED = "spilled"  # folder of the markers
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
 
+class SpillFile(NamedTuple):
+    """A spill file and its size; travels as a plain tuple."""
+
+    name: str
+    num_bytes: int
+
+
 class SpillReference(NamedTuple):
     """Where a bucket's documents wait: bytes of the spill file `name`, half-open."""
 
@@ -47,7 +57,7 @@ class SpillReference(NamedTuple):
 
 
 class SpillPartitions(PartitionDoFn):
-    """Partition → (bucket, fields of a SpillReference), through files in the dataset directory.
+    """Partition → the fields of each SpillFile it was written to, below the dataset directory.
 
     Two partitions are read at a time: while one ends, writes its files or waits for its source, the
     tokenizer's threads work on the other. (One at a time left a sixth of two cores idle.)
@@ -101,13 +111,8 @@ class SpillPartitions(PartitionDoFn):
         return done
 
     def _outputs(self, done: dict[str, Any]) -> Iterator[Any]:
-        """Yields a reference for every bucket of every spill file, and the side outputs.
-
-        As plain tuples: runners keep all of them, and pickle what is of a class of its own.
-        """
-        for name, file in done["files"].items():
-            for bucket, (begin, end) in file["buckets"].items():
-                yield int(bucket), (name, begin, end)
+        """Yields the partition's spill files, and the side outputs."""
+        yield from done["files"].items()
         letters = [DeadLetter(**letter) for letter in done["dead_letters"]]
         yield from self.side_outputs(Counter(done["counts"]), letters)
 
@@ -129,7 +134,7 @@ def spill_partition(
     """Writes a partition's spill files; returns its marker's content."""
     counts: Counter[str] = Counter()
     dead_letters: list[DeadLetter] = []
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, int] = {}
     waiting: dict[int, list[pa.RecordBatch]] = {}
     waiting_bytes = 0
 
@@ -137,7 +142,7 @@ def spill_partition(
         nonlocal waiting_bytes
         if waiting:
             name = plan.work_name("spill", f"{partition_name}-{len(files):05d}.arrow")
-            files[name] = write_spill(directory, name, waiting)
+            files[name] = write_spill(directory, name, waiting, plan.num_buckets)
         waiting.clear()
         waiting_bytes = 0
 
@@ -160,20 +165,29 @@ def spill_partition(
 
 
 def write_spill(
-    directory: Directory, name: str, pieces: dict[int, list[pa.RecordBatch]]
-) -> dict[str, Any]:
-    """Publishes one spill file; returns its size and, for each bucket, its bytes (half-open)."""
-    buckets: dict[int, tuple[int, int]] = {}
+    directory: Directory, name: str, pieces: dict[int, list[pa.RecordBatch]], num_buckets: int
+) -> int:
+    """Publishes one spill file; returns its bytes."""
+    index = np.zeros(num_buckets + 1, "<i8")
     with directory.publishing(name, durable=False) as private:
         with pa.OSFile(str(private), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
             writer.write_batch(_NOTHING)  # the schema goes before it
-            for bucket, batches in sorted(pieces.items()):
-                begin = sink.tell()
-                for batch in batches:
+            for bucket in range(num_buckets):
+                index[bucket] = sink.tell()
+                for batch in pieces.get(bucket, ()):
                     writer.write_batch(batch)
-                buckets[bucket] = begin, sink.tell()
-        size = private.stat().st_size
-    return {"bytes": size, "buckets": buckets}
+            index[num_buckets] = sink.tell()
+        with private.open("ab") as file:
+            file.write(index.tobytes())
+        return private.stat().st_size
+
+
+def read_index(directory: Directory, file: SpillFile, num_buckets: int) -> np.ndarray:
+    """Returns int64[num_buckets + 1], where each bucket's bytes begin, and the last one's end."""
+    index = np.empty(num_buckets + 1, "<i8")
+    into = index.view(np.uint8)
+    directory.read_into(file.name, file.num_bytes - len(into), into)
+    return index
 
 
 def read_marker(directory: Directory, name: str) -> dict[str, Any] | None:
@@ -182,5 +196,5 @@ def read_marker(directory: Directory, name: str) -> dict[str, Any] | None:
     if content is None:
         return None
     marker = json.loads(content)
-    whole = all(directory.size(file) == entry["bytes"] for file, entry in marker["files"].items())
+    whole = all(directory.size(file) == size for file, size in marker["files"].items())
     return marker if whole else None

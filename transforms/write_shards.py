@@ -1,22 +1,24 @@
-"""Groups documents by bucket and writes one shard a group."""
+"""Brings a bucket's documents together, by the runner's shuffle or from files; writes its shard."""
 
 import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from shard_format.storage import Directory
 from tokens.tokenizer import release_memory
 from transforms.build_shard import build_shard
 from transforms.plan import BuildPlan
 from transforms.shard_documents import BufferPool, reading
-from transforms.spill import SpillReference
+from transforms.spill import SpillFile, SpillReference, read_index
 from transforms.threads import shared_executor
 
 _FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
@@ -25,8 +27,8 @@ _FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
 class WriteShards(beam.PTransform):
     """Writes every shard of the plan, empty buckets included.
 
-    Input: PCollection[(bucket, block)], a block being Arrow IPC bytes or the
-        fields of a SpillReference.
+    Input: PCollection[(bucket, Arrow IPC bytes)]; of a plan that shuffles via files, the fields of
+    every SpillFile, any of which may hold documents of any bucket.
     Output: PCollection[dict], one a shard, see transforms.build_shard.build_shard.
     Guarantees: idempotent, so retried and racing bundles leave one shard of fixed bytes; a result
     comes out only after its shard is published. Memory: up to four times a shard, per thread.
@@ -42,20 +44,27 @@ class WriteShards(beam.PTransform):
         self._plan = plan
         self._ready = ready
 
-    def expand(self, blocks: beam.PCollection[tuple[int, Any]]) -> beam.PCollection[dict[str, Any]]:
+    def expand(self, blocks: beam.PCollection[Any]) -> beam.PCollection[dict[str, Any]]:
         """Wires the grouping and the writing."""
-        every_bucket = (
+        plan, ready = self._plan, beam.pvalue.AsSingleton(self._ready)
+        buckets = (
             blocks.pipeline
             | "Once" >> beam.Impulse()  # bytes, one
             | "ListBuckets"
-            >> beam.FlatMap(_empty_blocks, num_buckets=self._plan.num_buckets)  # (bucket, None)
+            >> beam.FlatMap(_empty_blocks, num_buckets=plan.num_buckets)  # (bucket, None)
         )
+        if plan.shuffle_via == "files":
+            return (
+                buckets
+                | "SpreadBuckets" >> beam.Reshuffle()
+                | "BuildShards"
+                >> beam.ParDo(_BuildFromFiles(plan), ready, beam.pvalue.AsList(blocks))  # result
+            )
         return (
-            (blocks, every_bucket)
+            (blocks, buckets)
             | "AddEveryBucket" >> beam.Flatten()  # (bucket, block)
             | "GroupByBucket" >> beam.GroupByKey()  # (bucket, [block])
-            | "BuildShards"
-            >> beam.ParDo(_BuildShard(self._plan), beam.pvalue.AsSingleton(self._ready))  # result
+            | "BuildShards" >> beam.ParDo(_BuildFromBlocks(plan), ready)  # result
         )
 
 
@@ -63,7 +72,7 @@ def _empty_blocks(_: bytes, *, num_buckets: int) -> Iterator[tuple[int, None]]:
     return ((bucket, None) for bucket in range(num_buckets))
 
 
-class _BuildShard(beam.DoFn):
+class _BuildShards(beam.DoFn):
     """Builds shards on a few threads; results leave in finish_bundle, all being published."""
 
     def __init__(self, plan: BuildPlan) -> None:
@@ -79,22 +88,21 @@ class _BuildShard(beam.DoFn):
     def start_bundle(self) -> None:
         self._pending: list[Future[dict[str, Any]]] = []
 
-    def process(self, group: tuple[int, Iterable[Any]], _ready: Any) -> None:
-        bucket, blocks = group
-        blocks = [block for block in blocks if block is not None]
+    def begin(self, bucket: int, pieces: Callable[[], list[bytes | SpillReference]]) -> None:
+        """Builds a shard when a thread is free; waits until then."""
         running = [future for future in self._pending if not future.done()]
         if len(running) >= self._num_threads:
             running[0].result()
-        self._pending.append(self._executor.submit(self._build, bucket, blocks))
+        self._pending.append(self._executor.submit(self._build, bucket, pieces))
 
-    def _build(self, bucket: int, blocks: list[bytes | tuple[str, int, int]]) -> dict[str, Any]:
+    def _build(
+        self, bucket: int, pieces: Callable[[], list[bytes | SpillReference]]
+    ) -> dict[str, Any]:
         directory = self._plan.directory
-        pieces = [b if isinstance(b, bytes) else SpillReference(*b) for b in blocks]
-        is_local = directory.local_path("") is not None
-        fetching = None if is_local else shared_executor("fetch-spill", _FETCHES_AT_ONCE)
-        documents = reading(pieces, directory, self._buffers, fetching)
+        found = pieces()
+        documents = reading(found, directory, self._buffers, _fetching(directory))
         result = build_shard(bucket, documents, self._plan, directory)
-        for piece in pieces:
+        for piece in found:
             if not isinstance(piece, bytes):
                 directory.release_range(*piece)
         return result
@@ -108,6 +116,63 @@ class _BuildShard(beam.DoFn):
             Metrics.counter("shardstream", "records").inc(shard["records"])
             Metrics.counter("shardstream", "tokens_written").inc(shard["tokens"])
             yield WindowedValue(result, window.max_timestamp(), [window])
+
+
+class _BuildFromBlocks(_BuildShards):
+    """(bucket, [Arrow IPC bytes]) → shard."""
+
+    def process(self, group: tuple[int, Iterable[bytes | None]], _ready: Any) -> None:
+        bucket, blocks = group
+        pieces = [block for block in blocks if block is not None]
+        self.begin(bucket, lambda: pieces)
+
+
+class _BuildFromFiles(_BuildShards):
+    """(bucket, None) → shard, from what all spill files hold of the bucket."""
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self._index: tuple[list[SpillFile], np.ndarray] | None = None
+
+    def process(self, item: tuple[int, None], _ready: Any, files: list[tuple[str, int]]) -> None:
+        bucket, _ = item
+        if self._index is None:
+            self._index = _read_indexes(self._plan, files)
+        names, index = self._index
+        self.begin(bucket, lambda: _pieces_of(bucket, names, index))
+
+
+def _read_indexes(
+    plan: BuildPlan, files: Iterable[tuple[str, int]]
+) -> tuple[list[SpillFile], np.ndarray]:
+    """Returns the files in the order of their names, and int64[files, buckets + 1], their indexes.
+
+    A file is there once, although a bundle that was tried again has listed it twice.
+    """
+    ordered = sorted({SpillFile(*file) for file in files})
+    executor = _fetching(plan.directory)
+    indexes = (map if executor is None else executor.map)(
+        lambda file: read_index(plan.directory, file, plan.num_buckets), ordered
+    )
+    return ordered, np.array(list(indexes), np.int64).reshape(len(ordered), plan.num_buckets + 1)
+
+
+def _pieces_of(
+    bucket: int, files: list[SpillFile], index: np.ndarray
+) -> list[bytes | SpillReference]:
+    ends = index[:, bucket : bucket + 2].tolist()
+    return [
+        SpillReference(file.name, begin, end)
+        for file, (begin, end) in zip(files, ends, strict=True)
+        if begin < end
+    ]
+
+
+def _fetching(directory: Directory) -> Executor | None:
+    """Returns what reads pieces side by side where they wait on a store, None on a local disk."""
+    if directory.local_path("") is not None:
+        return None
+    return shared_executor("fetch-spill", _FETCHES_AT_ONCE)
 
 
 def _release_free_memory() -> None:

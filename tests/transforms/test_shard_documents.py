@@ -8,7 +8,7 @@ import pytest
 
 from shard_format.storage import Directory
 from transforms.shard_documents import BufferPool, ShardDocuments, SpillJobError, reading
-from transforms.spill import SpillReference, write_spill
+from transforms.spill import SpillFile, SpillReference, read_index, write_spill
 from transforms.token_blocks import SCHEMA, join_blocks
 
 
@@ -36,9 +36,11 @@ def _content(documents: ShardDocuments) -> list[tuple[int, int, list[int]]]:
 
 def test_documents_are_those_of_the_batches_in_order(tmp_path: Path) -> None:
     directory, pool = Directory(tmp_path), BufferPool()
-    spilled = write_spill(directory, "spill", {0: BATCHES[:3], 1: [_batch(9, [[9]])]})
+    size = write_spill(directory, "spill", {1: BATCHES[:3], 3: [_batch(9, [[9]])]}, 4)
+    index = read_index(directory, SpillFile("spill", size), 4)
+    assert np.diff(index)[[0, 2]].tolist() == [0, 0]  # buckets without documents
     pieces = [
-        SpillReference("spill", *spilled["buckets"][0]),
+        SpillReference("spill", *index[1:3].tolist()),
         *(batch.serialize().to_pybytes() for batch in BATCHES[3:]),
     ]
     expected = _content(ShardDocuments.of(join_blocks(BATCHES)))
@@ -68,8 +70,9 @@ def test_buffers_are_used_again_but_never_by_two_at_once() -> None:
 
 def test_released_range_is_no_documents(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
-    spilled = write_spill(directory, "spill", {0: BATCHES[:1]})
-    reference = SpillReference("spill", *spilled["buckets"][0])
+    size = write_spill(directory, "spill", {0: BATCHES[:1]}, 1)
+    index = read_index(directory, SpillFile("spill", size), 1)
+    reference = SpillReference("spill", *index.tolist())
     directory.release_range(*reference)
     with (
         pytest.raises(SpillJobError, match="temporary files of this build were changed"),
