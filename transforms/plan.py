@@ -52,7 +52,7 @@ class BuildPlan:
         validation_fraction: of documents, 0 for no validation split.
         num_validation_shards: 0 where there is no validation split.
         output: the dataset directory.
-        shuffle_via: "files" (blocks wait in temporary files, references travel) or "engine".
+        shuffle_via: "files" (blocks wait in temporary files, whose names travel) or "engine".
         max_dead_letter_fraction: of documents read, above which the job stops.
         partition_bytes: text per unit of reading.
         block_bytes: text per tokenizer call.
