@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 # The loader alone: what a trainer installs.
-LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19"]
+LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19", "xxhash>=3.4"]
 # What `loaders.stream` reads the Hub with.
 HUB = [
     "datasets>=5.0",

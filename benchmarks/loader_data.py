@@ -9,8 +9,9 @@ import numpy as np
 
 from shard_format import naming
 from shard_format.manifest import Manifest, Shard
+from shard_format.publish_records import publish_records
 from shard_format.record import RecordLayout, encode_records
-from shard_format.shard_file import ShardOptions, write_records
+from shard_format.shard_file import ShardOptions
 from shard_format.storage import Directory
 
 
@@ -53,7 +54,7 @@ def write_dataset(
         lengths = np.zeros((len(rows), 8), np.int64)
         lengths[:, 0], lengths[:, 1] = length // 2, length - length // 2
         blocks = [encode_records(rows, lengths, layout)]
-        digest = write_records(directory.path(name), blocks, options or ShardOptions())
+        digest = publish_records(directory, name, blocks, options or ShardOptions())
         shards.append(
             Shard(
                 file=name,

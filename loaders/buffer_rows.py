@@ -106,7 +106,7 @@ class _EpochRows:
         self._ring = 2 ** int(span).bit_length()
         self._row_of = np.full((len(self._lanes), self._ring), -1, np.int64)
         self._reads: deque[tuple[int, Future]] = deque()  # (round, its read)
-        self._wanted = 0
+        self._wanted = -1  # no round yet, while the epoch before this one is being drawn from
         self._first_block = self._next_round = self._first_untouched_round()
         self._expected = self._next_round
         self._steps = min(source.steps_per_epoch, g.num_records // g.batch_size)

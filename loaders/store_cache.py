@@ -30,7 +30,7 @@ from loaders.cache_entry import (
     list_entries,
     remove_leftovers,
 )
-from loaders.record_places import units_of_records
+from loaders.store_units import units_of_records
 from shard_format.manifest import Manifest, Shard
 from shard_format.shard_file import digest_of
 from shard_format.store_directory import StoreDirectory

@@ -51,6 +51,7 @@ WORKER_PACKAGES = {
     "tokenizers": "",
     "tqdm": "",
     "transformers": "",
+    "xxhash": "",
     "zstandard": "",
 }
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")

@@ -72,6 +72,7 @@ def _dataset_files(plan: BuildPlan) -> list[str]:
         *filter(_is_shard, plan.directory.list(recursive=False)),
         naming.CARD,
         naming.PROVENANCE_DIRECTORY,
+        naming.CHECKSUMS_DIRECTORY,
         naming.DEAD_LETTERS_DIRECTORY,
         naming.COMMITS_DIRECTORY,
         naming.TOKENIZER_DIRECTORY,

@@ -4,6 +4,7 @@ MANIFEST = "dataset.json"
 CARD = "README.md"
 TOKENIZER_DIRECTORY = "tokenizer"
 PROVENANCE_DIRECTORY = "provenance"
+CHECKSUMS_DIRECTORY = "checksums"
 DEAD_LETTERS_DIRECTORY = "dead_letters"
 COMMITS_DIRECTORY = "commits"
 WORK_DIRECTORY = "_work"
@@ -33,6 +34,11 @@ def commit_name(sequence: int) -> str:
 def provenance_name(shard: str) -> str:
     """Returns the path, inside the dataset directory, of a shard's provenance."""
     return f"{PROVENANCE_DIRECTORY}/{shard.removesuffix('.array_record')}.parquet"
+
+
+def checksums_name(shard: str) -> str:
+    """Returns the path, inside the dataset directory, of the checksums of a shard's records."""
+    return f"{CHECKSUMS_DIRECTORY}/{shard.removesuffix('.array_record')}.xxh3"
 
 
 def dead_letters_name(partition: int | str) -> str:

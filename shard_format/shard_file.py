@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -52,6 +52,11 @@ class ShardOptions:
             raise ValueError(
                 f"compression is {self.compression!r}, expected one of {', '.join(COMPRESSIONS)}"
             )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether records of one size lie at places that follow from their numbers."""
+        return self.group_size == 1 and self.compression == "none"
 
     @property
     def writer_options(self) -> str:
@@ -186,7 +191,8 @@ class ShardFile:
             records = self._reader.read(numbers)
         else:
             records = []
-            for begin, end in _runs(indices):
+            firsts, ends = runs(indices)
+            for begin, end in zip(firsts.tolist(), ends.tolist(), strict=True):
                 records += self._reader.read(begin, end)
         if len(records) != len(numbers) or set(map(len, records)) - {self.record_bytes}:
             raise ValueError(_wrong_size(self, numbers, records))
@@ -202,11 +208,11 @@ class ShardFile:
             self._reader.close()
 
 
-def _runs(indices: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields (first, last + 1) of the runs of neighbours."""
-    ends = np.flatnonzero(np.diff(indices, append=-1) != 1)
-    firsts = indices[np.concatenate([[0], ends[:-1] + 1])] if len(ends) else ends
-    yield from zip(firsts.tolist(), (indices[ends] + 1).tolist(), strict=True)
+def runs(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 arrays: the first and the last + 1 of each run of neighbours, in order."""
+    is_first = np.diff(indices, prepend=indices[:1] - 2) != 1
+    is_last = np.diff(indices, append=indices[-1:] + 2) != 1
+    return indices[is_first], indices[is_last] + 1
 
 
 def _wrong_size(shard: ShardFile, numbers: Sequence[int], records: list[bytes]) -> str:

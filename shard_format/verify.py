@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_format import keys
+from shard_format import keys, naming
+from shard_format.checksums import checksums_of
 from shard_format.manifest import Manifest, Shard, read_manifest
 from shard_format.provenance import read_provenance
 from shard_format.record import decode_records
@@ -75,10 +76,13 @@ def _verify_file(
     lengths = np.zeros((shard.records, shard.max_segments), np.int64)
     limit = manifest.tokenizer.get("vocab_size", 2**32)
     file = ShardFile(path, record_bytes=layout.record_bytes, num_records=shard.records)
+    checksums = np.empty(shard.records, np.uint64)
     try:
         for begin in range(0, shard.records, _BLOCK_RECORDS):
             end = min(begin + _BLOCK_RECORDS, shard.records)
-            tokens, lengths[begin:end] = decode_records(file.read(begin, end), layout)
+            records = file.read(begin, end)
+            checksums[begin:end] = checksums_of(records, len(records))
+            tokens, lengths[begin:end] = decode_records(records, layout)
             if tokens.size and int(tokens.max()) >= limit:
                 yield f"holds token id {int(tokens.max())}, the vocabulary has {limit}"
     finally:
@@ -87,6 +91,12 @@ def _verify_file(
     overfull = np.flatnonzero(lengths.sum(axis=1) > manifest.sequence_length)
     if len(overfull):
         yield f"record {overfull[0]} has lengths of more than {manifest.sequence_length} tokens"
+    kept = directory.find(naming.checksums_name(shard.file))
+    if kept is not None and kept != checksums.tobytes():
+        yield (
+            f"{naming.checksums_name(shard.file)} doesn't match the records, which are right: "
+            "remove it, or loaders read them the slow way"
+        )
     yield from _verify_provenance(directory, manifest, shard, lengths)
 
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 from shard_format import keys
 from shard_format.manifest import Shard
 from shard_format.provenance import write_provenance
+from shard_format.publish_records import publish_records
 from shard_format.record import RecordLayout, encode_records
-from shard_format.shard_file import write_records
 from shard_format.storage import Directory
 from tokens.packing import Assembly, Pieces, pack, permute_sequences, report
 from transforms.plan import BuildPlan
@@ -135,8 +135,7 @@ def write_shard(
     )
     blocks = assembly.blocks(max(1, _WRITE_BLOCK_BYTES // layout.record_bytes))
     records = (encode_records(tokens, lengths, layout) for tokens, lengths in blocks)
-    with directory.publishing(name) as private:
-        digest = write_records(private, records, plan.shard_options)
+    digest = publish_records(directory, name, records, plan.shard_options)
     write_provenance(directory, name, provenance_table(documents, pieces))
     shard = Shard(
         file=name,

@@ -23,6 +23,12 @@ from transforms.shard_documents import ShardDocuments
 from transforms.stream_log import StreamLog
 from transforms.stream_plan import StreamPlan
 
+# Folder of the files that stand beside each shard, and how they are called.
+_BESIDE_SHARDS = {
+    naming.PROVENANCE_DIRECTORY: naming.provenance_name,
+    naming.CHECKSUMS_DIRECTORY: naming.checksums_name,
+}
+
 
 def publish(
     drawn: Iterable[tuple[str, pa.RecordBatch]],
@@ -82,8 +88,9 @@ def remove_orphans(plan: StreamPlan, log: StreamLog) -> list[str]:
     ]
     for name in orphans:
         directory.remove(name)
-    provenance = {naming.provenance_name(name) for name in committed}
-    for name in directory.list(naming.PROVENANCE_DIRECTORY):
-        if name not in provenance:
-            directory.remove(name)
+    beside = {name_of(name) for name in committed for name_of in _BESIDE_SHARDS.values()}
+    for folder in _BESIDE_SHARDS:
+        for name in directory.list(folder):
+            if name not in beside:
+                directory.remove(name)
     return orphans

@@ -11,8 +11,9 @@ import pytest
 from shard_format import naming
 from shard_format.manifest import Manifest, Shard
 from shard_format.provenance import SCHEMA, write_provenance
+from shard_format.publish_records import publish_records
 from shard_format.record import RecordLayout, encode_records
-from shard_format.shard_file import ShardOptions, write_records
+from shard_format.shard_file import ShardOptions
 from shard_format.storage import Directory
 
 PAD_ID = 3
@@ -71,11 +72,8 @@ def build_dataset(
         )
         name = naming.shard_name("train", index, len(records))
         directory.root.mkdir(parents=True, exist_ok=True)
-        digest = write_records(
-            directory.path(name),
-            [encode_records(tokens[rows], lengths, layout)],
-            shard_options or ShardOptions(),
-        )
+        blocks = [encode_records(tokens[rows], lengths, layout)]
+        digest = publish_records(directory, name, blocks, shard_options or ShardOptions())
         record, segment = np.nonzero(lengths)
         columns = [record, segment, np.full(len(record), index), record * 10 + segment]
         columns += [np.zeros(len(record), np.int64), lengths[record, segment]]

@@ -1,11 +1,13 @@
 """Damaged shards: what is noticed, what it is called, what takes a bad record's place."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
 
 from loaders import BadRecordError, Loader
+from shard_format import naming
 from shard_format.shard_file import ShardFile, ShardOptions
 from tests.loaders.conftest import PAD_ID, Dataset
 
@@ -37,10 +39,12 @@ def numpy_loader(dataset: Dataset, **options) -> Loader:
     return Loader(dataset.path, **common | options)
 
 
-@pytest.fixture
-def damaged(make_dataset) -> Dataset:
+@pytest.fixture(params=["checksums", "ArrayRecord alone"])
+def damaged(make_dataset, request: pytest.FixtureRequest) -> Dataset:
     """100 sequences; records 7 and 8 of shard 0 and record 3 of shard 2 are damaged."""
     dataset = make_dataset((40, 25, 35))
+    if request.param == "ArrayRecord alone":
+        shutil.rmtree(dataset.path / naming.CHECKSUMS_DIRECTORY)
     for shard, record in [(0, 7), (0, 8), (2, 3)]:
         damage(dataset, shard, record)
     return dataset
@@ -151,6 +155,22 @@ def test_swapped_shards_are_noticed_by_sha256(make_dataset) -> None:
         ),
     ):
         list(loader)
+
+
+def test_swapped_shards_are_read_as_they_are_and_told_of(make_dataset, caplog) -> None:
+    dataset = make_dataset((40, 7, 40))
+    one, other = (dataset.path / dataset.manifest.shards[i].file for i in (0, 2))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    with (
+        caplog.at_level(logging.WARNING),
+        numpy_loader(dataset, shuffle="none", batch_size=87) as loader,
+    ):
+        tokens = next(loader)["tokens"]
+    order = [*range(47, 87), *range(40, 47), *range(40)]
+    assert np.array_equal(tokens, dataset.tokens[order])
+    assert caplog.text.count("not those its checksums were written for") == 2
 
 
 def test_sha256_of_a_sound_dataset_is_accepted(dataset: Dataset) -> None:

@@ -69,7 +69,7 @@ def test_no_file_nor_shared_memory_is_left_after_close(larger: Dataset, shuffle:
     assert not open_files()
     assert shared_memory() == before
     assert sorted(path.name for path in larger.path.iterdir()) == sorted(
-        [*(shard.file for shard in larger.manifest.shards), "dataset.json", "provenance"]
+        [*(s.file for s in larger.manifest.shards), "checksums", "dataset.json", "provenance"]
     )
 
 

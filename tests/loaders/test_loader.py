@@ -1,10 +1,13 @@
 """What a trainer sees: batches, shapes, epochs, errors, and nothing left behind."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from loaders import Loader
+from shard_format import naming
 from shard_format.shard_file import ShardOptions
 from tests.loaders.conftest import PAD_ID, Dataset
 
@@ -171,6 +174,21 @@ def test_hosts_together_hold_the_global_batch_and_read_their_share(
     for step, batch in enumerate(expected):
         joined = np.concatenate([part[step]["tokens"] for part in parts])
         assert np.array_equal(joined, batch["tokens"])
+
+
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("fields", ["tokens", "maxtext"])
+def test_records_read_in_place_are_those_that_array_record_reads(
+    make_dataset, shuffle: str, fields: str
+) -> None:
+    dataset = make_dataset((300, 17, 400), sequence_length=8)
+    options = {"batch_size": 7, "shuffle": shuffle, "buffer_size": 90, "fields": fields}
+    with Loader(dataset.path, output="numpy", **options) as loader:
+        in_place = list(loader)
+    shutil.rmtree(dataset.path / naming.CHECKSUMS_DIRECTORY)
+    with Loader(dataset.path, output="numpy", **options) as loader:
+        for batch, expected in zip(loader, in_place, strict=True):
+            assert all(np.array_equal(batch[name], expected[name]) for name in expected)
 
 
 def test_provenance_names_the_documents_of_each_row(larger: Dataset) -> None:

@@ -71,6 +71,7 @@ def test_a_finished_build_leaves_no_temporary_files(
     build(out, *parquet_flags(twelve_documents, tokenizer_directory), "--num_shards", 2)
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
+        "checksums",
         "dataset.json",
         "provenance",
         "tokenizer",

@@ -194,3 +194,10 @@ def test_orphans_are_removed_and_never_read(
     manifest = build(tmp_path, *flags)
     assert "train-stream-00000000deadbeef.array_record" not in {s.file for s in manifest.shards}
     assert not (tmp_path / "train-stream-00000000deadbeef.array_record").exists()
+    directory = Directory(tmp_path)
+    for folder, name_of in [
+        (naming.PROVENANCE_DIRECTORY, naming.provenance_name),
+        (naming.CHECKSUMS_DIRECTORY, naming.checksums_name),
+    ]:
+        expected = sorted(name_of(shard.file) for shard in manifest.shards)
+        assert directory.list(folder) == expected

@@ -56,14 +56,14 @@ def test_rerun_reads_nothing_again_and_keeps_finished_shards(
     flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4]
     expected = build(tmp_path / "whole", *flags).fingerprint
     out = tmp_path / "out"
-    original = build_shard_module.write_records
+    original = build_shard_module.publish_records
 
-    def fail_on_the_third(path: Path, *args: Any) -> Any:
-        if "train-00002" in Path(path).name:
+    def fail_on_the_third(directory: Directory, name: str, *args: Any) -> Any:
+        if "train-00002" in name:
             raise OSError("disk full")
-        return original(path, *args)
+        return original(directory, name, *args)
 
-    monkeypatch.setattr(build_shard_module, "write_records", fail_on_the_third)
+    monkeypatch.setattr(build_shard_module, "publish_records", fail_on_the_third)
     with pytest.raises(Exception, match="disk full"):
         build(out, *flags, "--threads", 1)
     assert find_manifest(Directory(out)).status == "incomplete"
@@ -73,7 +73,7 @@ def test_rerun_reads_nothing_again_and_keeps_finished_shards(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished partition was read again")
 
-    monkeypatch.setattr(build_shard_module, "write_records", original)
+    monkeypatch.setattr(build_shard_module, "publish_records", original)
     monkeypatch.setattr(tokenize_documents, "read_blocks", refuse)
     assert build(out, *flags).fingerprint == expected
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -93,7 +93,7 @@ def test_lost_spill_file_is_made_again(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_shard_module, "write_records", fail)
+        patch.setattr(build_shard_module, "publish_records", fail)
         with pytest.raises(Exception, match="killed"):
             build(out, *flags)
     spilled = sorted((out / naming.WORK_DIRECTORY).rglob("*.arrow"))
