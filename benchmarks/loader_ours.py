@@ -21,6 +21,7 @@ BUFFER_SIZE = 10_000
 SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)
 # ArrayRecord's own, no read-ahead, and what our reader takes.
 SEQUENTIAL_OPTIONS = ("", "readahead_buffer_size:0", "readahead_buffer_size:1M,max_parallelism:1")
+READ_THREADS = (1, 2, 3) if (os.cpu_count() or 1) < 8 else (1, 2, 4, 8)
 # As narrow as the peers deliver; int32, the default, is raced beside it.
 NARROW = {"token_dtype": "stored"}
 
@@ -76,7 +77,7 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
                     root, arguments.batch_size, read_threads=threads, **order
                 ),
             )
-            for threads in (1, 2, 3)
+            for threads in READ_THREADS
         ]
     return found
 

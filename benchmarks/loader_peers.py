@@ -9,6 +9,7 @@ grain array_record litdata mosaicml-streaming`, since PyTorch comes with the las
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -55,9 +56,14 @@ def grain_batches(
     return iter(data)
 
 
+# Of processes: on a machine of many cores peers get more of them.
+MANY_WORKERS = () if (os.cpu_count() or 1) < 8 else (4, 8, 15)
 GRAIN_SETTINGS = [
     {"threads": threads, "buffer": buffer, "workers": workers, "batched": batched}
-    for threads, buffer, workers in [(16, 500, 0), (4, 64, 0), (2, 16, 0), (0, 0, 0), (4, 64, 2)]
+    for threads, buffer, workers in [
+        *[(16, 500, 0), (4, 64, 0), (2, 16, 0), (0, 0, 0), (4, 64, 2)],
+        *((4, 64, workers) for workers in MANY_WORKERS),
+    ]
     for batched in (True, False)
 ]
 
@@ -144,7 +150,7 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
                     )
                 ),
             )
-            for workers in (0, 1, 2)
+            for workers in (0, 1, 2, *MANY_WORKERS)
             for dtype in LITDATA_DTYPES
         ],
         "mosaicml": [
@@ -156,7 +162,7 @@ def contenders(arguments: argparse.Namespace) -> Contenders:
                     )
                 ),
             )
-            for workers in (0, 1, 2)
+            for workers in (0, 1, 2, *MANY_WORKERS)
             for algorithm in ("py1e", "py1s", "py1br")
         ],
     }
