@@ -80,21 +80,19 @@ class Delivery:
         if self._output == "numpy":
             return batch
         if self._sharding is None:
-            return _widen(jax.device_put(batch))
+            return dict(zip(batch, _widen(jax.device_put([*batch.values()])), strict=True))
         parts, devices = [], []
         for device, rows, columns in self._slices:
             first = int(np.searchsorted(self.rows, rows.start))
             mine = slice(first, first + rows.stop - rows.start)
-            parts.append({name: array[mine, columns] for name, array in batch.items()})
+            parts.append([array[mine, columns] for array in batch.values()])
             devices.append(device)
         # All fields of all devices by one call, and widened by one call a device: what a call costs
         # in Python comes off the trainer's own time.
         placed = [_widen(part) for part in jax.device_put(parts, devices)]
         return {
-            name: jax.make_array_from_single_device_arrays(
-                self._shape, self._sharding, [part[name] for part in placed]
-            )
-            for name in batch
+            name: jax.make_array_from_single_device_arrays(self._shape, self._sharding, [*arrays])
+            for name, arrays in zip(batch, zip(*placed, strict=True), strict=True)
         }
 
     def close(self) -> None:
@@ -134,13 +132,11 @@ def _platform(sharding: jax.sharding.Sharding | None) -> str:
 
 @jax.jit
 def _to_int32(arrays: list[jax.Array]) -> list[jax.Array]:
-    return [array.astype(np.int32) for array in arrays]
+    return [array if array.dtype == bool else array.astype(np.int32) for array in arrays]
 
 
-def _widen(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def _widen(arrays: list[jax.Array]) -> list[jax.Array]:
     """Returns arrays of one device with token ids as int32."""
-    narrow = [name for name, array in batch.items() if array.dtype not in (np.int32, np.bool_)]
-    if not narrow:
-        return batch
-    wide = _to_int32([batch[name] for name in narrow])
-    return batch | dict(zip(narrow, wide, strict=True))
+    if all(array.dtype in (np.int32, np.bool_) for array in arrays):
+        return arrays
+    return _to_int32(arrays)
