@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pipelines  # noqa: F401  (before pyarrow, as in the command itself: it sets up allocators)
 from benchmarks.corpus import build_corpus
 from benchmarks.datatrove_peer import ProcessTreeMeter, report
 
