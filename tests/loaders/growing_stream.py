@@ -3,11 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+from loaders import Loader
 from shard_format import naming
 from shard_format.commit_log import Commit, ShardCommit, try_append
 from shard_format.manifest import Manifest, Shard
 from shard_format.storage import Directory
 from tests.loaders.conftest import Dataset, build_dataset
+
+SHARDS = (40, 25, 7, 60, 31, 100, 55)  # 318 records
+OPTIONS = {"batch_size": 8, "buffer_size": 40, "seed": 3, "output": "numpy", "follow": True}
 
 
 class GrowingStream:
@@ -82,3 +86,13 @@ class GrowingStream:
     def dataset(self) -> Dataset:
         """What all shards to come hold, at the stream's path."""
         return dataclasses.replace(self._whole, path=Path(self.path))
+
+
+def follow(stream: GrowingStream, **options) -> Loader:
+    """Returns a loader that follows a stream."""
+    return Loader(stream.path, **OPTIONS | {"follow_timeout_secs": 30.0} | options)
+
+
+def available(loader: Loader) -> list:
+    """Returns the batches that come without anything being committed."""
+    return [next(loader) for _ in range(loader._part._sure_steps - loader.step)]
