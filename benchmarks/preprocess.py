@@ -67,7 +67,6 @@ def measure_ceiling(options: object) -> float:
 
     plan = make_plan(options)  # type: ignore[arg-type]
     tokenizer = open_tokenizer(plan.tokenizer)
-    tokenizer.engine.limit_instances(plan.threads)  # the job has threads take turns
     spec = plan.read_spec
     texts = [
         block.texts

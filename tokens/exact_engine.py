@@ -138,11 +138,6 @@ class ExactEngine:
         if isinstance(self._fast, GigatokenEngine):  # the others keep next to nothing
             self._fast.release_memory()
 
-    def limit_instances(self, count: int) -> None:
-        """See GigatokenEngine.limit_instances; the others have one instance for all threads."""
-        if isinstance(self._fast, GigatokenEngine):
-            self._fast.limit_instances(count)
-
     def _encode_split(
         self, fast: Engine, texts: pa.LargeStringArray, to_reference: np.ndarray
     ) -> Encoded:

@@ -9,11 +9,9 @@ cold cache; ids never depend on the cache.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,10 +72,8 @@ class GigatokenEngine:
             _without_special_tokens(tokenizer_json) if split_special_tokens else tokenizer_json
         )
         self._cache_bytes = cache_bytes
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._idle = [self._make_instance()]
-        self._num_lent = 0
-        self._max_lent: int | None = None
         self.num_rebuilds = 0
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
@@ -85,33 +81,23 @@ class GigatokenEngine:
         if len(texts) == 0:
             return Encoded(np.zeros(0, np.uint32), np.zeros(1, np.int64))
         rows = self._rows(texts)
-        with self._instance() as instance:
-            before = _resident_bytes()
-            result = instance.backend.encode_batch(rows, parallel=False).layout
-            ids = np.asarray(result.content.data)
-            offsets = np.asarray(result.offsets.data)
-            if before is None:
-                size = int(text_offsets(texts)[-1] - text_offsets(texts)[0])
-                instance.charged_bytes += _CACHE_BYTES_PER_TEXT_BYTE * size
-            else:
-                growth = (_resident_bytes() or before) - before - ids.nbytes - offsets.nbytes
-                instance.charged_bytes += max(growth, 0)
+        instance = self._take_instance()
+        before = _resident_bytes()
+        result = instance.backend.encode_batch(rows, parallel=False).layout
+        ids = np.asarray(result.content.data)
+        offsets = np.asarray(result.offsets.data)
+        if before is None:
+            size = int(text_offsets(texts)[-1] - text_offsets(texts)[0])
+            instance.charged_bytes += _CACHE_BYTES_PER_TEXT_BYTE * size
+        else:
+            growth = (_resident_bytes() or before) - before - ids.nbytes - offsets.nbytes
+            instance.charged_bytes += max(growth, 0)
+        self._give_instance(instance)
         return Encoded(ids, offsets)
-
-    def limit_instances(self, count: int) -> None:
-        """From now on at most count calls run at once, each on an instance; others wait.
-
-        For callers who do as much beside encoding: two threads that take turns at one instance
-        fill one cache instead of two.
-        """
-        with self._changed:
-            self._max_lent = count
-            del self._idle[count:]
-            self._changed.notify_all()
 
     def release_memory(self) -> None:
         """Drops the idle instances with their caches; the next call makes one."""
-        with self._changed:
+        with self._lock:
             self._idle.clear()
 
     def __reduce__(self) -> str:
@@ -135,26 +121,18 @@ class GigatokenEngine:
             reason = str(error).partition("\n")[0]  # the rest is a Rust source location
             raise EngineUnavailable(f"gigatoken {self.version} cannot load it: {reason}") from error
 
-    @contextlib.contextmanager
-    def _instance(self) -> Iterator[_Instance]:
-        """Lends an instance; it is dropped if the block raises or its cache is over the budget."""
-        with self._changed:
-            while self._max_lent is not None and self._num_lent >= self._max_lent:
-                self._changed.wait()
-            self._num_lent += 1
-            instance = self._idle.pop() if self._idle else None
-        try:
-            instance = instance or self._make_instance()
-            yield instance
-            with self._changed:
-                if instance.charged_bytes <= self._cache_bytes:
-                    self._idle.append(instance)
-                else:
-                    self.num_rebuilds += 1
-        finally:
-            with self._changed:
-                self._num_lent -= 1
-                self._changed.notify()
+    def _take_instance(self) -> _Instance:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._make_instance()
+
+    def _give_instance(self, instance: _Instance) -> None:
+        with self._lock:
+            if instance.charged_bytes <= self._cache_bytes:
+                self._idle.append(instance)
+            else:
+                self.num_rebuilds += 1
 
 
 def _installed_version() -> str:

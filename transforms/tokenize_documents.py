@@ -25,12 +25,6 @@ from transforms.worker_inputs import tokenizer_of
 # one scatters (52 Mtok/s with 1, 61 with 3, 59 with 6; 2 cores, 2 MB blocks, one partition).
 _AHEAD = 3
 
-# The engine takes a third of the read stage's processor time, so there is an instance for every
-# other thread, and as many threads more, which wait for one while the others go on: one cache of
-# words is filled instead of two. 129 and 1,288 M tokens peak at 0.63 and 0.65 GB, where with an
-# instance a thread it was 0.65 and 0.73; the job takes 2 to 4 % longer on two cores.
-_THREADS_AN_INSTANCE = 2
-
 COUNTS = "counts"
 DEAD_LETTERS = "dead_letters"
 
@@ -56,10 +50,7 @@ class PartitionDoFn(beam.DoFn):
                 f"{self._tokenizer.fingerprint[:16]}, the job was planned with "
                 f"{plan.tokenizer_facts.fingerprint[:16]}. Pin --tokenizer_revision."
             )
-        instances = -(-plan.threads // _THREADS_AN_INSTANCE)
-        self._tokenizer.engine.limit_instances(instances)
-        # As many as ever run at once, and those that wait for an instance.
-        self._executor = shared_executor("tokenize", plan.threads + plan.threads - instances)
+        self._executor = shared_executor("tokenize", plan.threads)
 
     def token_blocks(self, partition: Partition, *, num_readers: int = 1) -> Iterator[TokenBlock]:
         """Yields the partition's documents as tokens, in order.

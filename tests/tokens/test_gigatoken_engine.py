@@ -125,32 +125,6 @@ def test_released_engine_gives_the_same_ids(tokenizer_json):
     assert engine.encode(texts).ids.tolist() == before
 
 
-def test_threads_take_turns_at_as_many_instances_as_allowed(tokenizer_json, monkeypatch):
-    engine = GigatokenEngine(tokenizer_json, split_special_tokens=True)
-    made = []
-    make = engine._make_instance
-    monkeypatch.setattr(engine, "_make_instance", lambda: made.append(1) or make())
-    engine.limit_instances(1)
-    blocks = [_distinct_words(i) for i in range(12)]
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(engine.encode, blocks))
-    assert not made
-    engine.limit_instances(4)
-    for block, encoded in zip(blocks, found, strict=True):
-        assert np.array_equal(engine.encode(block).ids, encoded.ids)
-
-
-def test_a_call_that_fails_lets_the_next_one_in(tokenizer_json, monkeypatch):
-    engine = GigatokenEngine(tokenizer_json, split_special_tokens=True)
-    engine.limit_instances(1)
-    texts = pa.array(["hello world"], pa.large_string())
-    with monkeypatch.context() as patch:
-        patch.setattr(gigatoken_engine, "_resident_bytes", lambda: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            engine.encode(texts)
-    assert engine.encode(texts).ids.tolist() == [31373, 995]
-
-
 def test_without_special_tokens_is_the_same_whatever_the_order_of_keys(tokenizer_json):
     content = json.loads(tokenizer_json)
     expected = content | {"added_tokens": []}  # GPT-2's one added token is special
