@@ -61,8 +61,8 @@ MANY_WORKERS = () if (os.cpu_count() or 1) < 8 else (4, 8, 15)
 GRAIN_SETTINGS = [
     {"threads": threads, "buffer": buffer, "workers": workers, "batched": batched}
     for threads, buffer, workers in [
-        *[(16, 500, 0), (4, 64, 0), (2, 16, 0), (0, 0, 0), (4, 64, 2)],
-        *((4, 64, workers) for workers in MANY_WORKERS),
+        *[(16, 500, 0), (4, 64, 0), (2, 16, 0), (0, 0, 0)],
+        *[(4, 64, workers) for workers in (2, *MANY_WORKERS)],
     ]
     for batched in (True, False)
 ]

@@ -74,7 +74,8 @@ class ReadOptions:
     """How records are read; nothing here changes what comes out of a healthy dataset.
 
     Attributes:
-        read_threads: reads in flight; ArrayRecord decodes outside the GIL.
+        read_threads: reads in flight, outside Python's lock; each takes at most 4 MB. One
+            or two are quickest from the page cache, a cold disk wants more.
         prefetch: batches made ready ahead of the caller.
         max_open_shards: files kept open, at most half of what the system allows; each holds an
             index of about 10 bytes a record.

@@ -22,7 +22,7 @@ from loaders.rows import Rows
 from shard_format.checksums import find_checksums
 from shard_format.manifest import Manifest, Shard
 from shard_format.plain_shard import PlainShard, can_read_plainly
-from shard_format.record import RecordLayout, encode_records
+from shard_format.record import RecordLayout, decode_records, encode_records
 from shard_format.shard_file import ShardFile, digest_of
 from shard_format.storage import Directory
 
@@ -193,8 +193,8 @@ class ShardSet:
         record_bytes = self.manifest.layout(entry).record_bytes
         try:
             with self._open.lease(shard) as file:
-                if isinstance(file, PlainShard):
-                    index, rows = self._read_plainly(file, index, into, rows)
+                if isinstance(file, PlainShard) and file.is_plain:
+                    index, rows = self._read_plainly(file, entry, index, into, rows)
                 size = max(1, _CALL_BYTES // record_bytes)
                 for begin in range(0, len(index), size):
                     piece = slice(begin, begin + size)
@@ -207,16 +207,17 @@ class ShardSet:
             del self._reading[me]
 
     def _read_plainly(
-        self, file: PlainShard, index: np.ndarray, into: Rows, rows: np.ndarray
+        self, file: PlainShard, entry: Shard, index: np.ndarray, into: Rows, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Reads records of a shard in place; returns those that can't be, and their rows."""
-        size = max(1, _BLOCK_BYTES // file.record_bytes)
+        layout = self.manifest.layout(entry)
+        size = max(1, _BLOCK_BYTES // layout.record_bytes)
         left = np.zeros(len(index), bool)
         for begin in range(0, len(index), size):
             piece = slice(begin, begin + size)
             scratch = self._arena.empty((file.scratch_bytes(len(index[piece])),), np.uint8)
             block, is_sound = file.read(index[piece], scratch)
-            into.put_block(rows[piece], block)
+            into.put(rows[piece], *decode_records(block, layout))
             left[piece] = ~is_sound
             self.bytes_read += block.size
         return index[left], rows[left]
@@ -248,7 +249,7 @@ class ShardSet:
 
     def _open_file(self, path: str, shard: Shard) -> ShardFile | PlainShard:
         record_bytes = self.manifest.layout(shard).record_bytes
-        if can_read_plainly() and self.is_local:
+        if can_read_plainly() and self.is_local:  # a store's copy may be there in part
             checksums = find_checksums(self.directory, shard.file, shard.records)
             if checksums is not None:
                 return PlainShard(path, record_bytes=record_bytes, checksums=checksums)

@@ -39,22 +39,6 @@ class Rows:
             for row, record in zip(places, records, strict=True):
                 lengths[row] = record[begin:]  # and fills the rest with zeros
 
-    def put_block(self, rows: np.ndarray, block: np.ndarray) -> None:
-        """Copies records into rows, as many document lengths as they have.
-
-        Args:
-            rows: int64[n].
-            block: uint8[n, record_bytes], each record contiguous.
-        """
-        tokens = _as_bytes(self.tokens)
-        tokens[rows] = block[:, : tokens.itemsize].view(tokens.dtype)[:, 0]
-        if self.lengths is not None:
-            lengths = block[:, tokens.itemsize :]
-            slots = lengths.shape[1] // self.lengths.itemsize
-            as_bytes = self.lengths.view(np.uint8)
-            as_bytes[rows, : lengths.shape[1]] = lengths
-            self.lengths[rows, slots:] = 0
-
     def put(self, rows: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> None:
         """Copies records into rows; rows' slots beyond the shard's own become 0."""
         self.tokens[rows] = tokens

@@ -94,7 +94,7 @@ def decode_records(block: np.ndarray, layout: RecordLayout) -> tuple[np.ndarray,
     """Returns views of the tokens, uint16|uint32[N, L], and the lengths, uint16|uint32[N, S].
 
     Args:
-        block: uint8[N, record_bytes], contiguous.
+        block: uint8[N, record_bytes], each row contiguous.
         layout: of the shard.
     """
     if block.ndim != 2 or block.shape[1] != layout.record_bytes:

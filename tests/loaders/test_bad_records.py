@@ -29,6 +29,14 @@ def damage(dataset: Dataset, shard: int, record: int) -> None:
     path.write_bytes(data)
 
 
+def swap_the_first_with_the_third(dataset: Dataset) -> None:
+    """Gives two shards of one size each other's content."""
+    one, other = (dataset.path / dataset.manifest.shards[i].file for i in (0, 2))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
 def numpy_loader(dataset: Dataset, **options) -> Loader:
     common = {
         "batch_size": 5,
@@ -144,10 +152,7 @@ def test_truncated_shard_is_named(make_dataset) -> None:
 
 def test_swapped_shards_are_noticed_by_sha256(make_dataset) -> None:
     dataset = make_dataset((40, 7, 40))
-    one, other = (dataset.path / dataset.manifest.shards[i].file for i in (0, 2))
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+    swap_the_first_with_the_third(dataset)
     with (
         numpy_loader(dataset, verify="sha256") as loader,
         pytest.raises(
@@ -159,10 +164,7 @@ def test_swapped_shards_are_noticed_by_sha256(make_dataset) -> None:
 
 def test_swapped_shards_are_read_as_they_are_and_told_of(make_dataset, caplog) -> None:
     dataset = make_dataset((40, 7, 40))
-    one, other = (dataset.path / dataset.manifest.shards[i].file for i in (0, 2))
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+    swap_the_first_with_the_third(dataset)
     with (
         caplog.at_level(logging.WARNING),
         numpy_loader(dataset, shuffle="none", batch_size=87) as loader,
