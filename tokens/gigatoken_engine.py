@@ -10,7 +10,6 @@ cold cache; ids never depend on the cache.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tokens.engine import Encoded, EngineUnavailable, text_bytes, text_offsets
+from tokens.process_memory import resident_bytes
 
 DEFAULT_CACHE_BYTES = 256 << 20
 """Cache growth allowed to each instance: about two million distinct words, some GB of web text."""
@@ -82,7 +82,7 @@ class GigatokenEngine:
             return Encoded(np.zeros(0, np.uint32), np.zeros(1, np.int64))
         rows = self._rows(texts)
         instance = self._take_instance()
-        before = _resident_bytes()
+        before = resident_bytes()
         result = instance.backend.encode_batch(rows, parallel=False).layout
         ids = np.asarray(result.content.data)
         offsets = np.asarray(result.offsets.data)
@@ -90,7 +90,7 @@ class GigatokenEngine:
             size = int(text_offsets(texts)[-1] - text_offsets(texts)[0])
             instance.charged_bytes += _CACHE_BYTES_PER_TEXT_BYTE * size
         else:
-            growth = (_resident_bytes() or before) - before - ids.nbytes - offsets.nbytes
+            growth = (resident_bytes() or before) - before - ids.nbytes - offsets.nbytes
             instance.charged_bytes += max(growth, 0)
         self._give_instance(instance)
         return Encoded(ids, offsets)
@@ -151,15 +151,3 @@ def _without_special_tokens(tokenizer_json: str) -> str:
     content = json.loads(tokenizer_json)
     content["added_tokens"] = [t for t in content.get("added_tokens") or [] if not t["special"]]
     return json.dumps(content)
-
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-
-
-def _resident_bytes() -> int | None:
-    """Resident memory of this process; None where the system does not tell (not Linux)."""
-    try:
-        with open("/proc/self/statm", "rb", buffering=0) as statm:
-            return int(statm.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return None

@@ -22,7 +22,7 @@ from shard_format.storage import Directory
 from tokens.packing import Assembly, Pieces, pack, permute_sequences, report
 from transforms.plan import BuildPlan
 from transforms.shard_documents import ShardDocuments, SpillJobError
-from transforms.spill import SPILLED
+from transforms.spill import SPILL, SPILLED
 
 # Records are assembled and encoded this many bytes at a time: a shard isn't in memory once more,
 # and blocks of this size stay in the cache and in memory the allocator has at hand (fresh pages
@@ -87,7 +87,8 @@ def forget_lost_shards(plan: BuildPlan) -> list[str]:
     for bucket, _ in lost:
         directory.remove(_sidecar(plan, bucket))
     if lost:
-        directory.remove(plan.work_name(SPILLED))
+        for folder in (SPILLED, SPILL):
+            directory.remove(plan.work_name(folder))
     return [name for _, name in lost]
 
 

@@ -3,19 +3,19 @@
 For runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen). A
 spill file holds the record batches of each bucket together, as Arrow IPC messages, and an index at
 its end, int64[buckets + 1]: bucket b is bytes index[b] to index[b + 1] - 1. It is written whole,
-under a name that the partition determines; a partition's marker, written last, lists its files with
-the counts. A rerun finds the marker and passes the partition over: that is how a killed job goes
-on. Whoever builds a shard looks into every file's index, so nothing is kept for each pair of file
-and shard but eight bytes of it, and a bucket's piece is one ranged read wherever the file is. A
-local disk takes back a finished shard's ranges: the room spilled documents take goes over to the
-shards, with the pages of memory in which both are cached.
+under a name that says which blocks of which partition it holds; a partition's marker, written last,
+lists its files with the counts. A rerun finds the marker and passes the partition over: that is how
+a killed job goes on. Whoever builds a shard looks into every file's index, so nothing is kept for
+each pair of file and shard but eight bytes of it, and a bucket's piece is one ranged read wherever
+the file is. A local disk takes back a finished shard's ranges: the room spilled documents take goes
+over to the shards, with the pages of memory in which both are cached.
 """
 
 import dataclasses
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -30,13 +30,12 @@ from sources.partitions import Partition
 from sources.read import DeadLetter
 from transforms.plan import BuildPlan
 from transforms.scatter import scatter_block
+from transforms.spill_limit import process_limit
 from transforms.threads import shared_executor
 from transforms.token_blocks import SCHEMA, TokenBlock
 from transforms.tokenize_documents import PartitionDoFn
 
-# Tokens gathered, for each partition that is being read, before they are written bucket by bucket:
-# large enough that a bucket's piece is worth a read, small beside a shard in memory.
-SPILL_BYTES = 48 << 20
+SPILL = "spill"  # folder of the files
 SPILLED = "spilled"  # folder of the markers
 _NOTHING = pa.RecordBatch.from_pylist([], SCHEMA)
 
@@ -106,7 +105,13 @@ class SpillPartitions(PartitionDoFn):
         if done is None:
             blocks = self.token_blocks(partition, num_readers=self._num_readers)
             blocks = _unless(is_abandoned, blocks)
-            done = spill_partition(blocks, partition.name, plan, directory, SPILL_BYTES)
+            done = spill_partition(
+                blocks,
+                partition.name,
+                plan,
+                directory,
+                lambda: process_limit().bytes_for(self._num_readers),
+            )
             directory.write(marker, json.dumps(done).encode())
         return done
 
@@ -129,24 +134,35 @@ def spill_partition(
     partition_name: str,
     plan: BuildPlan,
     directory: Directory,
-    spill_bytes: int,
+    spill_bytes: Callable[[], int],
 ) -> dict[str, Any]:
-    """Writes a partition's spill files; returns its marker's content."""
+    """Writes a partition's spill files; returns its marker's content.
+
+    Args:
+        blocks: of the partition.
+        partition_name: of it.
+        plan: of the build.
+        directory: of the dataset.
+        spill_bytes: says, block by block, how much may wait before it is written.
+    """
     counts: Counter[str] = Counter()
     dead_letters: list[DeadLetter] = []
     files: dict[str, int] = {}
     waiting: dict[int, list[pa.RecordBatch]] = {}
-    waiting_bytes = 0
+    waiting_bytes = first = end = 0
 
     def flush() -> None:
-        nonlocal waiting_bytes
+        nonlocal waiting_bytes, first
         if waiting:
-            name = plan.work_name("spill", f"{partition_name}-{len(files):05d}.arrow")
+            process_limit().note_spill()
+            # Attempts may spill after different blocks; of the same ones they write the same.
+            name = plan.work_name(SPILL, f"{partition_name}-{first:05d}-{end:05d}.arrow")
             files[name] = write_spill(directory, name, waiting, plan.num_buckets)
         waiting.clear()
-        waiting_bytes = 0
+        waiting_bytes, first = 0, end
 
     for block in blocks:
+        end += 1
         counts.update(block.counts)
         dead_letters += block.dead_letters
         # Scattered while the block is still in the processor's cache: a sort of the whole spill
@@ -154,7 +170,7 @@ def spill_partition(
         for bucket, piece in scatter_block(block.batch, plan):
             waiting.setdefault(bucket, []).append(piece)
         waiting_bytes += block.batch.nbytes
-        if waiting_bytes >= spill_bytes:
+        if waiting_bytes >= spill_bytes():
             flush()
     flush()
     return {

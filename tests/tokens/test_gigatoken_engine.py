@@ -81,7 +81,7 @@ def test_encode_four_threads_same_ids(engine):
 def test_encode_over_budget_rebuilds_and_keeps_ids(tokenizer_json, engine, monkeypatch):
     expected = [engine.encode(block).ids for block in map(_distinct_words, range(20, 26))]
     sizes = itertools.count(step=3 << 20)  # the process grows by 3 MiB a call
-    monkeypatch.setattr(gigatoken_engine, "_resident_bytes", lambda: next(sizes))
+    monkeypatch.setattr(gigatoken_engine, "resident_bytes", lambda: next(sizes))
     small = GigatokenEngine(tokenizer_json, split_special_tokens=True, cache_bytes=4 << 20)
     for block, ids in zip(map(_distinct_words, range(20, 26)), expected, strict=True):
         assert np.array_equal(small.encode(block).ids, ids)
@@ -89,7 +89,7 @@ def test_encode_over_budget_rebuilds_and_keeps_ids(tokenizer_json, engine, monke
 
 
 def test_encode_where_memory_cannot_be_read_charges_text(tokenizer_json, monkeypatch):
-    monkeypatch.setattr(gigatoken_engine, "_resident_bytes", lambda: None)
+    monkeypatch.setattr(gigatoken_engine, "resident_bytes", lambda: None)
     small = GigatokenEngine(tokenizer_json, split_special_tokens=True, cache_bytes=100_000)
     for _ in range(4):
         small.encode(pa.array(["x" * 2600], pa.large_string()))

@@ -1,0 +1,132 @@
+"""Spill files: how much waits in memory, and that neither the dataset nor a rerun depends on it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.options import parse_options
+from pipelines.planning import make_plan
+from shard_format import naming
+from sources.partitions import list_partitions, split_partition
+from sources.read import read_blocks
+from sources.resolve import resolve
+from tests.pipeline_runs import build, parquet_flags
+from tokens.tokenizer import open_tokenizer
+from transforms import spill_limit
+from transforms.plan import BuildPlan
+from transforms.spill import SPILL, spill_partition
+from transforms.spill_limit import SpillLimit
+from transforms.threads import shared_executor
+from transforms.token_blocks import tokenize_blocks
+
+_MB = 1 << 20
+_BLOCKS = ("--block_kb", "16")  # so that a partition of the sample has some
+
+
+def test_limit_gives_up_what_the_process_has_grown_by() -> None:
+    sizes = iter([600, 620, 620, 700, 700, 900])
+    limit = SpillLimit(lambda: next(sizes) * _MB)
+    limit.note_spill()  # at 600 MB
+    limit.note_spill()  # asks no more
+    assert limit.bytes_for(1) == 28 * _MB
+    assert limit.bytes_for(2) == 38 * _MB
+    assert limit.bytes_for(1) == 16 * _MB  # the least
+    assert limit.bytes_for(4) == 23 * _MB
+    assert limit.bytes_for(2) == 16 * _MB
+
+
+def test_limit_stays_before_the_first_spill_and_where_the_size_is_unknown() -> None:
+    assert SpillLimit(lambda: 600 * _MB).bytes_for(2) == 48 * _MB
+    limit = SpillLimit(lambda: None)
+    limit.note_spill()
+    assert limit.bytes_for(2) == 48 * _MB
+
+
+def test_limit_rises_again_when_the_process_shrinks() -> None:
+    sizes = iter([600, 700, 580])
+    limit = SpillLimit(lambda: next(sizes) * _MB)
+    limit.note_spill()
+    assert [limit.bytes_for(2), limit.bytes_for(2)] == [16 * _MB, 48 * _MB]
+
+
+def test_dataset_is_the_same_however_little_may_wait(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4, *_BLOCKS]
+    expected = build(tmp_path / "whole", *flags).fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(spill_limit, "MOST_BYTES", 1)
+        patch.setattr(spill_limit, "LEAST_BYTES", 1)
+        patch.setattr("transforms.write_shards.build_shard", _fail)
+        with pytest.raises(Exception, match="killed"):
+            build(tmp_path / "blocks", *flags)
+    assert len(_spilled(tmp_path / "blocks")) > 2 * len(sample_files)
+    assert build(tmp_path / "blocks", *flags).fingerprint == expected
+
+
+def test_attempts_that_spill_at_different_blocks_leave_each_other_s_files(
+    tmp_path: Path, sample_files: list[str], tokenizer_directory: str
+) -> None:
+    flags = [*parquet_flags(sample_files[:1], tokenizer_directory), *_BLOCKS]
+    plan = make_plan(parse_options([*flags, "--output", str(tmp_path / "out")]))
+    whole = _attempt(plan, 1 << 40)
+    content = {name: plan.directory.read(name) for name in whole["files"]}
+    by_block = _attempt(plan, 1)
+    num_blocks = len(by_block["files"])
+    assert num_blocks > 2
+    assert [name[-17:] for name in whole["files"]] == [f"00000-{num_blocks:05d}.arrow"]
+    assert [name[-17:] for name in by_block["files"]] == [
+        f"{i:05d}-{i + 1:05d}.arrow" for i in range(num_blocks)
+    ]
+    assert {name: plan.directory.read(name) for name in whole["files"]} == content
+    assert whole["counts"] == by_block["counts"]
+    assert _attempt(plan, 1 << 40) == whole
+
+
+def test_reading_again_after_a_loss_leaves_no_file_of_before(
+    tmp_path: Path,
+    sample_files: list[str],
+    tokenizer_directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4, *_BLOCKS]
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(spill_limit, "MOST_BYTES", 1)
+        patch.setattr(spill_limit, "LEAST_BYTES", 1)
+        patch.setattr("transforms.commit_dataset.complete_manifest", _fail)
+        with pytest.raises(Exception, match="killed"):
+            build(out, *flags)
+    before = _spilled(out)
+    next(out.glob("*.array_record")).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.commit_dataset.complete_manifest", _fail)
+        with pytest.raises(Exception, match="killed"):
+            build(out, *flags)
+    assert 0 < len(_spilled(out)) < len(before)
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise OSError("killed")
+
+
+def _spilled(output: Path) -> list[Path]:
+    return sorted((output / naming.WORK_DIRECTORY).rglob(f"{SPILL}/*.arrow"))
+
+
+def _attempt(plan: BuildPlan, spill_bytes: int) -> dict[str, Any]:
+    """Spills the plan's first partition."""
+    coarse = next(iter(list_partitions(resolve(plan.source).files, plan.read_spec)))
+    partition = next(iter(split_partition(coarse, plan.read_spec, plan.partition_bytes)))
+    blocks = tokenize_blocks(
+        read_blocks(partition, plan.read_spec, block_bytes=plan.block_bytes),
+        open_tokenizer(plan.tokenizer),
+        seed=plan.seed,
+        executor=shared_executor("tokenize", 2),
+        max_pending=2,
+    )
+    return spill_partition(blocks, partition.name, plan, plan.directory, lambda: spill_bytes)
