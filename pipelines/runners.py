@@ -14,6 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
+from apache_beam.runners.worker import statesampler
 
 _LOCAL = (
     "DirectRunner",
@@ -22,6 +23,8 @@ _LOCAL = (
     "BundleBasedDirectRunner",
     "SwitchingDirectRunner",
 )
+
+_SAMPLING_MS = 10
 
 _FLINK_STREAM = {
     "--checkpointing_interval": "10000",
@@ -77,12 +80,25 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
     options = pipeline_options(beam_args)
     if streaming:
         options.view_as(StandardOptions).streaming = True
+    _end_bundles_at_once()
     pipeline = beam.Pipeline(options=options)
     pipeline | type(transform).__name__ >> transform
     with _own_signal_handlers():
         result = pipeline.run()
     result.wait_until_finish()
     return actual_runner(result, runner_name(beam_args))
+
+
+def _end_bundles_at_once() -> None:
+    """Has the workers of this process sample what they spend time on every 10 ms.
+
+    Beam joins the sampling thread when a bundle ends, and that sleeps for a sixth of what the
+    bundle took, 200 ms at most: two bundles cost a job of 4 s 0.17 s. There is no option for it;
+    a Beam that is built otherwise stays as it is.
+    """
+    begin = statesampler.StateSampler.__init__
+    if begin.__defaults__ == (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
+        begin.__defaults__ = (_SAMPLING_MS,)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def load_reference(options: TokenizerOptions) -> PreTrainedTokenizerBase:
     except Exception as error:
         place = _directory_message(name) if is_directory else _hub_message(options, error)
         raise TokenizerError(f"tokenizer {options.tokenizer!r}: {place}\nCause: {error}") from error
-    if not tokenizer.get_vocab():
+    if len(tokenizer) == 0:
         raise TokenizerError(f"tokenizer {options.tokenizer!r}: its vocabulary is empty.")
     return tokenizer
 

@@ -86,7 +86,6 @@ def _try_engine(
         engine = _NATIVE[name](tokenizer_json, split_special_tokens=options.split_special_tokens)
     except EngineUnavailable as error:
         return str(error)
-    content = json.loads(tokenizer_json)
     key = {
         "fingerprint": fingerprint,
         "engine": name,
@@ -96,6 +95,7 @@ def _try_engine(
     }
 
     def make() -> Certificate:
+        content = json.loads(tokenizer_json)
         _log.info("certifying engine %s for %s, once; about 15 s", name, options.tokenizer)
         return certify(
             engine,
