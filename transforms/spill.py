@@ -154,7 +154,7 @@ def spill_partition(
     def flush() -> None:
         nonlocal waiting_bytes, first
         if waiting:
-            process_limit().note_spill()
+            process_limit().note_spill(waiting_bytes)
             # Attempts may spill after different blocks; of the same ones they write the same.
             name = plan.work_name(SPILL, f"{partition_name}-{first:05d}-{end:05d}.arrow")
             files[name] = write_spill(directory, name, waiting, plan.num_buckets)

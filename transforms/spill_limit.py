@@ -30,9 +30,12 @@ class SpillLimit:
         self._resident = resident
         self._at_first_spill: int | None = None
 
-    def note_spill(self) -> None:
-        """Remembers, the first time, what the process takes with everything loaded and waiting."""
-        if self._at_first_spill is None:
+    def note_spill(self, waiting_bytes: int) -> None:
+        """Remembers what the process takes with everything loaded and waiting.
+
+        That is at the first spill of LEAST_BYTES or more: the source may begin with a small file.
+        """
+        if self._at_first_spill is None and waiting_bytes >= LEAST_BYTES:
             self._at_first_spill = self._resident()
 
     def bytes_for(self, num_readers: int) -> int:

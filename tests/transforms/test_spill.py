@@ -27,8 +27,9 @@ _BLOCKS = ("--block_kb", "16")  # so that a partition of the sample has some
 def test_limit_gives_up_what_the_process_has_grown_by() -> None:
     sizes = iter([600, 620, 620, 700, 700, 900])
     limit = SpillLimit(lambda: next(sizes) * _MB)
-    limit.note_spill()  # at 600 MB
-    limit.note_spill()  # asks no more
+    limit.note_spill(16 * _MB - 1)  # of a small file: all isn't loaded yet
+    limit.note_spill(16 * _MB)  # at 600 MB
+    limit.note_spill(48 * _MB)  # asks no more
     assert limit.bytes_for(1) == 28 * _MB
     assert limit.bytes_for(2) == 38 * _MB
     assert limit.bytes_for(1) == 16 * _MB  # the least
@@ -39,14 +40,14 @@ def test_limit_gives_up_what_the_process_has_grown_by() -> None:
 def test_limit_stays_before_the_first_spill_and_where_the_size_is_unknown() -> None:
     assert SpillLimit(lambda: 600 * _MB).bytes_for(2) == 48 * _MB
     limit = SpillLimit(lambda: None)
-    limit.note_spill()
+    limit.note_spill(48 * _MB)
     assert limit.bytes_for(2) == 48 * _MB
 
 
 def test_limit_rises_again_when_the_process_shrinks() -> None:
     sizes = iter([600, 700, 580])
     limit = SpillLimit(lambda: next(sizes) * _MB)
-    limit.note_spill()
+    limit.note_spill(48 * _MB)
     assert [limit.bytes_for(2), limit.bytes_for(2)] == [16 * _MB, 48 * _MB]
 
 
