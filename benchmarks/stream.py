@@ -12,7 +12,6 @@ The corpus is benchmarks.corpus' (`python -m benchmarks.corpus --megabytes 400`)
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -74,10 +73,10 @@ def job(argv: Sequence[str], throttle: float) -> None:
 
 
 def _watch_rss(samples: list[int], stop: threading.Event) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
+    from tokens.process_memory import resident_bytes
+
     while not stop.wait(0.1):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        samples.append(pages * page >> 20)
+        samples.append((resident_bytes() or 0) >> 20)
 
 
 def measure_speed(files: Sequence[Path], runner: str, rounds: int, buffer: int) -> None:

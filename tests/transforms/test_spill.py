@@ -13,7 +13,6 @@ from sources.read import read_blocks
 from sources.resolve import resolve
 from tests.pipeline_runs import build, parquet_flags
 from tokens.tokenizer import open_tokenizer
-from transforms import spill_limit
 from transforms.plan import BuildPlan
 from transforms.spill import SPILL, spill_partition
 from transforms.spill_limit import SpillLimit
@@ -21,58 +20,58 @@ from transforms.threads import shared_executor
 from transforms.token_blocks import tokenize_blocks
 
 _MB = 1 << 20
-_BLOCKS = ("--block_kb", "16")  # so that a partition of the sample has some
 
 
-def test_limit_gives_up_what_the_process_has_grown_by() -> None:
-    sizes = iter([600, 620, 620, 700, 700, 900])
-    limit = SpillLimit(lambda: next(sizes) * _MB)
+@pytest.fixture
+def flags(sample_files: list[str], tokenizer_directory: str) -> list[str]:
+    """Builds the sample in blocks so small that each partition has some."""
+    sample = parquet_flags(sample_files, tokenizer_directory)
+    return [*sample, "--num_shards", "4", "--block_kb", "16"]
+
+
+def _limit_of(num_readers: int, *megabytes: int) -> SpillLimit:
+    """A limit in a process that takes so many MB, one answer after another."""
+    sizes = iter(megabytes)
+    return SpillLimit(num_readers, resident=lambda: next(sizes) * _MB)
+
+
+@pytest.mark.parametrize(("num_readers", "expected"), [(1, 28), (2, 38), (4, 43)])
+def test_limit_gives_up_what_the_process_has_grown_by(num_readers: int, expected: int) -> None:
+    limit = _limit_of(num_readers, 600, 620, 900)
     limit.note_spill(16 * _MB - 1)  # of a small file: all isn't loaded yet
     limit.note_spill(16 * _MB)  # at 600 MB
     limit.note_spill(48 * _MB)  # asks no more
-    assert limit.bytes_for(1) == 28 * _MB
-    assert limit.bytes_for(2) == 38 * _MB
-    assert limit.bytes_for(1) == 16 * _MB  # the least
-    assert limit.bytes_for(4) == 23 * _MB
-    assert limit.bytes_for(2) == 16 * _MB
+    assert [limit.spill_bytes(), limit.spill_bytes()] == [expected * _MB, 16 * _MB]
 
 
 def test_limit_stays_before_the_first_spill_and_where_the_size_is_unknown() -> None:
-    assert SpillLimit(lambda: 600 * _MB).bytes_for(2) == 48 * _MB
-    limit = SpillLimit(lambda: None)
+    assert _limit_of(2, 600).spill_bytes() == 48 * _MB
+    limit = SpillLimit(2, resident=lambda: None)
     limit.note_spill(48 * _MB)
-    assert limit.bytes_for(2) == 48 * _MB
+    assert limit.spill_bytes() == 48 * _MB
 
 
 def test_limit_rises_again_when_the_process_shrinks() -> None:
-    sizes = iter([600, 700, 580])
-    limit = SpillLimit(lambda: next(sizes) * _MB)
+    limit = _limit_of(2, 600, 700, 580)
     limit.note_spill(48 * _MB)
-    assert [limit.bytes_for(2), limit.bytes_for(2)] == [16 * _MB, 48 * _MB]
+    assert [limit.spill_bytes(), limit.spill_bytes()] == [16 * _MB, 48 * _MB]
 
 
 def test_dataset_is_the_same_however_little_may_wait(
-    tmp_path: Path,
-    sample_files: list[str],
-    tokenizer_directory: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4, *_BLOCKS]
     expected = build(tmp_path / "whole", *flags).fingerprint
+    out = tmp_path / "blocks"
     with monkeypatch.context() as patch:
-        patch.setattr(spill_limit, "MOST_BYTES", 1)
-        patch.setattr(spill_limit, "LEAST_BYTES", 1)
-        patch.setattr("transforms.write_shards.build_shard", _fail)
-        with pytest.raises(Exception, match="killed"):
-            build(tmp_path / "blocks", *flags)
-    assert len(_spilled(tmp_path / "blocks")) > 2 * len(sample_files)
-    assert build(tmp_path / "blocks", *flags).fingerprint == expected
+        _spill_each_block(patch)
+        _build_and_fail_at("transforms.write_shards.build_shard", patch, out, flags)
+    assert len(_spilled(out)) > 8
+    assert build(out, *flags).fingerprint == expected
 
 
 def test_attempts_that_spill_at_different_blocks_leave_each_other_s_files(
-    tmp_path: Path, sample_files: list[str], tokenizer_directory: str
+    tmp_path: Path, flags: list[str]
 ) -> None:
-    flags = [*parquet_flags(sample_files[:1], tokenizer_directory), *_BLOCKS]
     plan = make_plan(parse_options([*flags, "--output", str(tmp_path / "out")]))
     whole = _attempt(plan, 1 << 40)
     content = {name: plan.directory.read(name) for name in whole["files"]}
@@ -89,30 +88,30 @@ def test_attempts_that_spill_at_different_blocks_leave_each_other_s_files(
 
 
 def test_reading_again_after_a_loss_leaves_no_file_of_before(
-    tmp_path: Path,
-    sample_files: list[str],
-    tokenizer_directory: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4, *_BLOCKS]
-    out = tmp_path / "out"
+    out, last_step = tmp_path / "out", "transforms.commit_dataset.complete_manifest"
     with monkeypatch.context() as patch:
-        patch.setattr(spill_limit, "MOST_BYTES", 1)
-        patch.setattr(spill_limit, "LEAST_BYTES", 1)
-        patch.setattr("transforms.commit_dataset.complete_manifest", _fail)
-        with pytest.raises(Exception, match="killed"):
-            build(out, *flags)
+        _spill_each_block(patch)
+        _build_and_fail_at(last_step, patch, out, flags)
     before = _spilled(out)
     next(out.glob("*.array_record")).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.commit_dataset.complete_manifest", _fail)
-        with pytest.raises(Exception, match="killed"):
-            build(out, *flags)
+        _build_and_fail_at(last_step, patch, out, flags)
     assert 0 < len(_spilled(out)) < len(before)
 
 
-def _fail(*_: Any, **__: Any) -> None:
-    raise OSError("killed")
+def _spill_each_block(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("transforms.spill.process_limit", lambda n: SpillLimit(n, most=1, least=1))
+
+
+def _build_and_fail_at(step: str, patch: pytest.MonkeyPatch, out: Path, flags: list[str]) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("killed")
+
+    patch.setattr(step, fail)
+    with pytest.raises(Exception, match="killed"):
+        build(out, *flags)
 
 
 def _spilled(output: Path) -> list[Path]:
@@ -123,6 +122,7 @@ def _attempt(plan: BuildPlan, spill_bytes: int) -> dict[str, Any]:
     """Spills the plan's first partition."""
     coarse = next(iter(list_partitions(resolve(plan.source).files, plan.read_spec)))
     partition = next(iter(split_partition(coarse, plan.read_spec, plan.partition_bytes)))
+    limit = SpillLimit(1, most=spill_bytes, least=spill_bytes)
     blocks = tokenize_blocks(
         read_blocks(partition, plan.read_spec, block_bytes=plan.block_bytes),
         open_tokenizer(plan.tokenizer),
@@ -130,4 +130,4 @@ def _attempt(plan: BuildPlan, spill_bytes: int) -> dict[str, Any]:
         executor=shared_executor("tokenize", 2),
         max_pending=2,
     )
-    return spill_partition(blocks, partition.name, plan, plan.directory, lambda: spill_bytes)
+    return spill_partition(blocks, partition.name, plan, plan.directory, limit)
