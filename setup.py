@@ -2,7 +2,19 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+# The rooms lie at the repository's root; installed, they are packages of the one name `shardstream`.
+ROOMS = ("loaders", "pipelines", "shard_format", "sources", "tokens", "transforms")
+PACKAGES = {
+    "shardstream": "shardstream",
+    **{
+        f"shardstream.{package}": package.replace(".", "/")
+        for package in find_packages(
+            include=[f"{room}{rest}" for room in ROOMS for rest in ("", ".*")]
+        )
+    },
+}
 
 # The loader alone: what a trainer installs.
 LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19", "xxhash>=3.4"]
@@ -38,17 +50,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[
-        "loaders",
-        "loaders.hub",
-        "pipelines",
-        "shard_format",
-        "sources",
-        "tokens",
-        "transforms",
-    ],
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
     install_requires=LOADER,
-    entry_points={"console_scripts": ["shardstream-worker = pipelines.worker:main"]},
+    entry_points={"console_scripts": ["shardstream-worker = shardstream.pipelines.worker:main"]},
     extras_require={
         "hub": HUB,
         "pipeline": PIPELINE,

@@ -18,20 +18,20 @@ from pathlib import Path
 
 import pyarrow as pa
 from apache_beam.coders import BytesCoder, TupleCoder, VarIntCoder
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.sources.partitions import Partition, list_partitions, split_partition
+from shardstream.sources.read import read_blocks
+from shardstream.sources.resolve import resolve
+from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
+from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.scatter import scatter_block
+from shardstream.transforms.shard_documents import BufferPool, reading
+from shardstream.transforms.token_blocks import TokenBlock, tokenize_blocks
+from shardstream.transforms.write_shard import write_shard
 
 from benchmarks.corpus import build_corpus
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from sources.partitions import Partition, list_partitions, split_partition
-from sources.read import read_blocks
-from sources.resolve import resolve
 from tests.real_tokenizers import gpt2_directory
-from tokens.tokenizer import Tokenizer, open_tokenizer
-from transforms.build_shard import write_shard
-from transforms.plan import BuildPlan
-from transforms.scatter import scatter_block
-from transforms.shard_documents import BufferPool, reading
-from transforms.token_blocks import TokenBlock, tokenize_blocks
 
 _CODER = TupleCoder([VarIntCoder(), BytesCoder()])  # as the worker encodes what it shuffles
 _SHARDS = 24  # built, of the usual size

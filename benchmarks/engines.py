@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-
-from tokens.engine import Encoded
-from tokens.options import ENGINES, TokenizerOptions
-from tokens.tokenizer import open_tokenizer
+from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.options import ENGINES, TokenizerOptions
+from shardstream.tokens.tokenizer import open_tokenizer
 
 DOCUMENTS_PER_BLOCK = 1000
 # The slow engines get less text, so that every line takes about as long.

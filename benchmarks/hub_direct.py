@@ -77,9 +77,10 @@ def classic(tokenizer: str, length: int) -> dict[str, Any]:
 
 def stream(tokenizer: str, length: int) -> dict[str, Any]:
     """Hub-direct, the whole dataset once."""
-    import loaders
-    from tokens.options import TokenizerOptions
-    from tokens.tokenizer import open_tokenizer
+    from shardstream.tokens.options import TokenizerOptions
+    from shardstream.tokens.tokenizer import open_tokenizer
+
+    from shardstream import loaders
 
     open_tokenizer(TokenizerOptions(tokenizer=tokenizer))
     import datasets  # noqa: F401
@@ -114,10 +115,9 @@ def stream(tokenizer: str, length: int) -> dict[str, Any]:
 
 def batch(tokenizer: str, length: int) -> dict[str, Any]:
     """Batch mode into a temporary directory; its own clock."""
+    from shardstream.pipelines.job.options import parse_options
+    from shardstream.pipelines.preprocess import preprocess
     from transformers import AutoTokenizer  # noqa: F401
-
-    from pipelines.options import parse_options
-    from pipelines.preprocess import preprocess
 
     with tempfile.TemporaryDirectory(prefix="hub-direct-") as folder:
         argv = ["--dataset", DATASET, "--tokenizer", tokenizer, "--output", folder]

@@ -6,13 +6,12 @@ import site
 from pathlib import Path
 
 import numpy as np
-
-from shard_format import naming
-from shard_format.manifest import Manifest, Shard
-from shard_format.publish_records import publish_records
-from shard_format.record import RecordLayout, encode_records
-from shard_format.shard_file import ShardOptions
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, Shard
+from shardstream.shard_format.publish_records import publish_records
+from shardstream.shard_format.record import RecordLayout, encode_records
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.shard_format.storage import Directory, open_directory
 
 
 def random_sequences(num_sequences: int, length: int) -> np.ndarray:
@@ -44,7 +43,7 @@ def write_dataset(
     sequences: np.ndarray, root: Path, num_shards: int, options: ShardOptions | None = None
 ) -> Manifest:
     """Writes a dataset directory, two documents a sequence, and returns its manifest."""
-    directory = Directory(root)
+    directory = open_directory(root)
     root.mkdir(parents=True)
     length = sequences.shape[1]
     layout = RecordLayout(sequence_length=length, token_dtype="uint16", max_segments=8)
@@ -82,7 +81,7 @@ def link_records(source: Path, manifest: Manifest, target: Path, num_records: in
         name = naming.shard_name("train", index, count)
         os.link(source / shard.file, target / name)
         shards.append(dataclasses.replace(shard, file=name, index=index))
-    _write_manifest(Directory(target), shards, manifest.sequence_length)
+    _write_manifest(open_directory(target), shards, manifest.sequence_length)
 
 
 def list_shards(manifest: Manifest, target: Path, num_shards: int) -> None:
@@ -93,7 +92,7 @@ def list_shards(manifest: Manifest, target: Path, num_shards: int) -> None:
         )
         for i in range(num_shards)
     ]
-    _write_manifest(Directory(target), shards, manifest.sequence_length)
+    _write_manifest(open_directory(target), shards, manifest.sequence_length)
 
 
 def _write_manifest(directory: Directory, shards: list[Shard], length: int) -> Manifest:

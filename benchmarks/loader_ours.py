@@ -10,12 +10,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from array_record.python.array_record_module import ArrayRecordReader
+from shardstream.loaders import Loader
+from shardstream.loaders.options import SHUFFLES
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
 from benchmarks.loader_race import Contenders, serve
-from loaders import Loader
-from loaders.options import SHUFFLES
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 
 BUFFER_SIZE = 10_000
 SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)
@@ -28,7 +28,7 @@ NARROW = {"token_dtype": "stored"}
 
 def sequential_read(root: Path, records_per_call: int, options: str = "") -> Iterator[int]:
     """A plain read of the files in order, again and again; yields the tokens of each call."""
-    manifest = read_manifest(Directory(root))
+    manifest = read_manifest(open_directory(root))
     for shard in itertools.cycle(manifest.shards):
         path = str(root / shard.file)
         reader = ArrayRecordReader(path, options)

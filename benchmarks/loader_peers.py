@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
 from benchmarks.loader_race import Contenders, serve
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 
 
 def grain_batches(
@@ -29,7 +29,7 @@ def grain_batches(
     """Grain's global shuffle over the same ArrayRecord files."""
     import grain
 
-    manifest = read_manifest(Directory(root))
+    manifest = read_manifest(open_directory(root))
     layout = manifest.layout(manifest.shards[0])
     paths = [str(root / shard.file) for shard in manifest.shards]
     length, dtype = manifest.sequence_length, layout.tokens_dtype

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shardstream.loaders import Loader
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
+
 from benchmarks.loader_data import link_records, list_shards
 from benchmarks.loader_ours import BUFFER_SIZE
-from loaders import Loader
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 
 _TIMES = 5
 
@@ -22,7 +23,7 @@ def measure_start(root: Path, batch_size: int) -> None:
     """Prints the times on the dataset at root, and on larger ones made of links to its shards."""
     options = {"batch_size": batch_size, "process_index": 0, "process_count": 1}
     options |= {"buffer_size": BUFFER_SIZE, "output": "numpy"}
-    ours = read_manifest(Directory(root))
+    ours = read_manifest(open_directory(root))
     with tempfile.TemporaryDirectory(dir=root.parent) as temporary:
         many, wide = Path(temporary) / "10M", Path(temporary) / "100k"
         link_records(root, ours, many, 10_000_000)
@@ -46,7 +47,7 @@ def measure_start(root: Path, batch_size: int) -> None:
 # What a trainer does: JAX has found its devices before the loader is built.
 _NEW_PROCESS = """
 import sys, time, jax
-from loaders import Loader
+from shardstream.loaders import Loader
 jax.devices()
 start = time.perf_counter()
 path, shuffle, batch_size = sys.argv[1:]

@@ -22,9 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from shard_format.keys import document_keys, permutation
-from tokens.packing import PackingOptions, assemble, pack, permute_sequences, report
+from shardstream.shard_format.keys import document_keys, permutation
+from shardstream.tokens.packing.pack import (
+    PackingOptions,
+    assemble,
+    pack,
+    permute_sequences,
+    report,
+)
 
 HEADER = (
     "L      packing   truncation  plan Mtok/s  all Mtok/s  in order  padding %  slots  overhead %"
@@ -52,8 +57,8 @@ def tokenize(texts: pa.Array, tokenizer: str | None) -> tuple[pa.LargeBinaryArra
         lengths = np.asarray(pc.binary_length(texts)).astype(np.int64) // 4 + 1
         ids, token_dtype = np.arange(lengths.sum(), dtype=np.uint16), "uint16"
     else:
-        from tokens.options import TokenizerOptions
-        from tokens.tokenizer import open_tokenizer
+        from shardstream.tokens.options import TokenizerOptions
+        from shardstream.tokens.tokenizer import open_tokenizer
 
         engine = open_tokenizer(TokenizerOptions(tokenizer=tokenizer))
         encoded = engine.encode(texts)

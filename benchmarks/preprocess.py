@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pipelines  # noqa: F401  (before pyarrow, as in the command itself: it sets up allocators)
 from benchmarks.corpus import build_corpus
 from benchmarks.datatrove_peer import ProcessTreeMeter, report
+from shardstream import pipelines  # noqa: F401  (before pyarrow, as in the command itself: it sets up allocators)
 
 
 def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequence[str]) -> str:
@@ -32,10 +32,9 @@ def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequenc
     import gigatoken  # noqa: F401
     import scipy.io  # noqa: F401  (datasets patches it when a builder is opened)
     from apache_beam.runners.portability import fn_api_runner, prism_runner  # noqa: F401
+    from shardstream.pipelines.job.options import parse_options
+    from shardstream.pipelines.preprocess import preprocess
     from transformers import AutoTokenizer  # noqa: F401
-
-    from pipelines.options import parse_options
-    from pipelines.preprocess import preprocess
 
     with tempfile.TemporaryDirectory(prefix="ours-") as work:
         source = ["--dataset", "parquet", "--data_files", *map(str, files)]
@@ -59,11 +58,11 @@ def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequenc
 
 def measure_ceiling(options: object) -> float:
     """Returns Mtok/s of the engine alone on the same blocks with as many threads as cores."""
-    from pipelines.planning import make_plan
-    from sources.partitions import list_partitions, split_partition
-    from sources.read import read_blocks
-    from sources.resolve import resolve
-    from tokens.tokenizer import open_tokenizer
+    from shardstream.pipelines.job.planning import make_plan
+    from shardstream.sources.partitions import list_partitions, split_partition
+    from shardstream.sources.read import read_blocks
+    from shardstream.sources.resolve import resolve
+    from shardstream.tokens.tokenizer import open_tokenizer
 
     plan = make_plan(options)  # type: ignore[arg-type]
     tokenizer = open_tokenizer(plan.tokenizer)

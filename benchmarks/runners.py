@@ -28,12 +28,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from shardstream.pipelines.job.runners import find_prism
+from shardstream.pipelines.sample import build_sample
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
+
 from benchmarks.corpus import build_corpus
 from benchmarks.datatrove_peer import ProcessTreeMeter
-from pipelines.runners import find_prism
-from pipelines.sample import build_sample
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 from tests.runners.engines import REPOSITORY, process_flags, write_worker
 from tests.store_servers import StoreServer
 from tools.fetch_runners import fetch_job_server, missing_tools
@@ -84,7 +85,7 @@ class Row:
 def run_command(job: Job, engine: Sequence[str], more: Sequence[str], root: str) -> float:
     """Runs the user's command into root/out; returns its seconds."""
     flags = [*job.flags(*more), *engine, "--output", f"{root}/out"]
-    command = [sys.executable, "-m", "pipelines.preprocess", *flags]
+    command = [sys.executable, "-m", "shardstream.pipelines.preprocess", *flags]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     started = time.perf_counter()
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
@@ -136,7 +137,7 @@ def measure(runner: str, to: str, root: str, run: Callable[[list[str], str], flo
     startup = run(list(_ONE_DOCUMENT), f"{root}/one")
     with ProcessTreeMeter() as meter:
         seconds = run([], f"{root}/all")
-    manifest = read_manifest(Directory(f"{root}/all/out"))
+    manifest = read_manifest(open_directory(f"{root}/all/out"))
     return Row(
         runner=runner,
         to=to,

@@ -16,12 +16,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+from shardstream.loaders.order.buffer import BufferOrder, geometry_for
+from shardstream.loaders.order.epochs import GlobalOrder, Order, chain
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from loaders.buffer_order import BufferOrder, geometry_for
-from loaders.order import GlobalOrder, Order, chain
-from loaders.quality import Mixing, measure
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
+from benchmarks.mixing import Mixing, measure
 
 
 def uniform(shard_sizes: np.ndarray, seed: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def main() -> None:
     record_bytes = arguments.record_bytes
     sizes = np.full(arguments.shards, arguments.sequences // arguments.shards)
     if arguments.dataset:
-        manifest = read_manifest(Directory(arguments.dataset))
+        manifest = read_manifest(open_directory(arguments.dataset))
         shards = manifest.shards_of(arguments.split)
         sizes = np.array([shard.records for shard in shards])
         record_bytes = max(manifest.layout(shard).record_bytes for shard in shards)

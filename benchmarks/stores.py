@@ -27,14 +27,14 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
+from shardstream.loaders import Loader
+from shardstream.loaders.store.cache import StoreCache
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, read_manifest
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.shard_format.storage import open_directory
 
 from benchmarks.loader_data import random_sequences, write_dataset
-from loaders import Loader
-from loaders.store_cache import StoreCache
-from shard_format import naming
-from shard_format.manifest import Manifest, read_manifest
-from shard_format.shard_file import ShardOptions
-from shard_format.storage import Directory
 from tests.store_servers import StoreServer
 
 LENGTH = 2048
@@ -43,7 +43,7 @@ CLIENT_THREADS = (1, 2, 4, 8, 16)
 
 def read_ranges(root: str, manifest: Manifest, threads: int) -> int:
     """Reads every shard by the client alone, in ranges of 1 MiB; returns the bytes."""
-    directory = Directory(root)
+    directory = open_directory(root)
     ranges = [
         (shard.file, begin, min(begin + (1 << 20), shard.bytes))
         for shard in manifest.shards
@@ -55,7 +55,7 @@ def read_ranges(root: str, manifest: Manifest, threads: int) -> int:
 
 def fill_cache(root: str, manifest: Manifest, cache: Path) -> int:
     """Fetches every shard into an empty cache; returns the bytes."""
-    store = StoreCache(Directory(root), manifest, manifest.shards, cache_dir=cache)
+    store = StoreCache(open_directory(root), manifest, manifest.shards, cache_dir=cache)
     waiting = []
     for shard in manifest.shards:
         entry = store._entry(shard)
@@ -105,12 +105,12 @@ def main() -> None:
         write_dataset(
             random_sequences((options.mb << 20) // (LENGTH * 2), LENGTH), local, num_shards
         )
-        made = read_manifest(Directory(local))
+        made = read_manifest(open_directory(local))
         made = dataclasses.replace(made, options=dataclasses.asdict(ShardOptions()))
-        Directory(local).write(naming.MANIFEST, made.to_json())
-        for name in Directory(local).list():
-            Directory(root).write(name, Directory(local).read(name))
-        manifest = read_manifest(Directory(root))
+        open_directory(local).write(naming.MANIFEST, made.to_json())
+        for name in open_directory(local).list():
+            open_directory(root).write(name, open_directory(local).read(name))
+        manifest = read_manifest(open_directory(root))
 
         def emptied(run: Callable[[], int]) -> Callable[[], int]:
             def start() -> int:

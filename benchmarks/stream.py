@@ -39,11 +39,11 @@ def run_job(output: Path, files: Sequence[Path], *flags: object, throttle: float
 
 def job(argv: Sequence[str], throttle: float) -> None:
     """What run_job's process does: one build, then a line of JSON."""
-    from pipelines.options import parse_options
-    from pipelines.preprocess import preprocess
-    from shard_format.commit_log import read_commits
-    from shard_format.storage import Directory
-    from transforms import stream_publish
+    from shardstream.pipelines.job.options import parse_options
+    from shardstream.pipelines.preprocess import preprocess
+    from shardstream.shard_format.commit_log import read_commits
+    from shardstream.shard_format.storage import open_directory
+    from shardstream.transforms.stream import publish as stream_publish
 
     if throttle:
         write = stream_publish.write_stream_shard
@@ -60,7 +60,7 @@ def job(argv: Sequence[str], throttle: float) -> None:
     options = parse_options(argv)
     manifest = preprocess(options)
     stop.set()
-    commits = list(read_commits(Directory(options.output.output)))
+    commits = list(read_commits(open_directory(options.output.output)))
     figures = {
         "tokens": manifest.totals["tokens_in"],
         "seconds": manifest.run["seconds"],
@@ -73,7 +73,7 @@ def job(argv: Sequence[str], throttle: float) -> None:
 
 
 def _watch_rss(samples: list[int], stop: threading.Event) -> None:
-    from tokens.process_memory import resident_bytes
+    from shardstream.tokens.process_memory import resident_bytes
 
     while not stop.wait(0.1):
         samples.append((resident_bytes() or 0) >> 20)
@@ -104,15 +104,22 @@ def measure_speed(files: Sequence[Path], runner: str, rounds: int, buffer: int) 
 
 def measure_follow(files: Sequence[Path], runner: str) -> None:
     """How soon a loader that follows has batches, and how far behind the pipeline it ends."""
-    from loaders import Loader
-    from shard_format import naming
-    from shard_format.commit_log import read_commits
-    from shard_format.storage import Directory
+    from shardstream.loaders import Loader
+    from shardstream.shard_format import naming
+    from shardstream.shard_format.commit_log import read_commits
+    from shardstream.shard_format.storage import open_directory
 
     with tempfile.TemporaryDirectory(dir=Path.home() / ".cache") as folder:
         argv = ["--dataset", "parquet", "--data_files", *map(str, files), "--no-progress"]
         argv += ["--tokenizer", str(TOKENIZER), "--output", folder, "--mode", "stream"]
-        command = [sys.executable, "-m", "pipelines.preprocess", *argv, "--runner", runner]
+        command = [
+            sys.executable,
+            "-m",
+            "shardstream.pipelines.preprocess",
+            *argv,
+            "--runner",
+            runner,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not Path(folder, naming.MANIFEST).exists() and process.poll() is None:
             time.sleep(0.01)
@@ -122,7 +129,7 @@ def measure_follow(files: Sequence[Path], runner: str) -> None:
             tokens = loader.sequence_length * 64 * (1 + sum(1 for _ in loader))
             end = time.time()
         process.wait()
-        commit = next(iter(read_commits(Directory(folder))))
+        commit = next(iter(read_commits(open_directory(folder))))
         committed = Path(folder, naming.commit_name(0)).stat().st_mtime
         completed = Path(folder, naming.MANIFEST).stat().st_mtime
     print(
@@ -136,9 +143,9 @@ def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     """The order out of an ordered source: ours, and datasets' at the same buffer size."""
     import datasets
     import pyarrow.parquet as pq
+    from shardstream.shard_format.manifest import read_manifest
+    from shardstream.shard_format.storage import open_directory
 
-    from shard_format.manifest import read_manifest
-    from shard_format.storage import Directory
     from tests.pipeline_runs import read_order
 
     rows = [pq.ParquetFile(path).metadata.num_rows for path in files]
@@ -146,7 +153,7 @@ def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     with tempfile.TemporaryDirectory(dir=Path.home() / ".cache") as folder:
         flags = ["--mode", "stream", "--buffer_documents", buffer, "--runner", runner]
         run_job(Path(folder), files, *flags)
-        manifest = read_manifest(Directory(folder))
+        manifest = read_manifest(open_directory(folder))
         shards = np.cumsum([shard.documents for shard in manifest.shards])
         ours = np.array([first[partition] + row for partition, row in read_order(Path(folder))])
     stream = datasets.load_dataset(

@@ -27,11 +27,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from loaders import Loader
-from pipelines.sample import build_sample
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
+from shardstream.loaders import Loader
+from shardstream.pipelines.sample import build_sample
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import open_directory
 
 FIELDS = ("tokens", "segment_ids", "positions", "targets", "loss_mask")
 WIDTH, LAYERS, HEADS = 128, 2, 4
@@ -112,7 +111,7 @@ def train_step(
 
 def open_stream(process: subprocess.Popen, output: Path, **options: Any) -> Loader:
     """Returns a loader that follows the pipeline's output, once there is something to follow."""
-    while find_manifest(Directory(output)) is None:
+    while find_manifest(open_directory(output)) is None:
         if process.poll() is not None:
             raise SystemExit(f"the pipeline ended with status {process.returncode}; see above")
         time.sleep(0.05)
@@ -169,13 +168,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             sample = build_sample(Path(folder) / "sample")
             source = ["--dataset", str(sample.directory / "data"), *SAMPLE_FLAGS]
             source += ["--tokenizer", str(sample.tokenizer_directory)]
-        command = [sys.executable, "-m", "pipelines.preprocess", "--mode", "stream", *source]
+        command = [
+            sys.executable,
+            "-m",
+            "shardstream.pipelines.preprocess",
+            "--mode",
+            "stream",
+            *source,
+        ]
         command += ["--sequence_length", str(flags.sequence_length), "--output", str(output)]
         started = time.monotonic()
         process = subprocess.Popen([*command, "--no-progress"])
         try:
             with open_stream(process, output, batch_size=flags.batch_size) as loader:
-                manifest = find_manifest(Directory(output))
+                manifest = find_manifest(open_directory(output))
                 assert manifest is not None
                 vocabulary = manifest.tokenizer["vocab_size"]
                 train(loader, process, vocabulary, flags.steps, started)

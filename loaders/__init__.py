@@ -4,12 +4,12 @@ JAX, NumPy and shard_format only; neither Beam, datasets nor transformers is imp
 (`stream` imports the latter two when it is called).
 """
 
-from loaders.bad_records import BadRecordError
-from loaders.bridges import GrainSource, as_grain, orbax_args
-from loaders.hub.retry import StreamError
-from loaders.hub.stream import HubStream, stream
-from loaders.loader import Loader
-from loaders.mixture import Mixture
+from shardstream.loaders.bridges import GrainSource, as_grain, orbax_args
+from shardstream.loaders.hub.retry import StreamError
+from shardstream.loaders.hub.stream import HubStream, stream
+from shardstream.loaders.loader import Loader
+from shardstream.loaders.mixture import Mixture
+from shardstream.loaders.shards.bad_records import BadRecordError
 
 __all__ = [
     "BadRecordError",

@@ -4,15 +4,14 @@ import os
 from typing import Any
 
 import numpy as np
-
-from loaders.arena import Arena
-from loaders.batches import Batches
-from loaders.fields import make_fields, need_lengths, resolve_fields, widen
-from loaders.options import ReadOptions
-from loaders.reader import ShardSet
-from loaders.state_files import read_state, write_state_now
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
+from shardstream.loaders.arena import Arena
+from shardstream.loaders.fields import make_fields, need_lengths, resolve_fields, widen
+from shardstream.loaders.iterator import Batches
+from shardstream.loaders.options import ReadOptions
+from shardstream.loaders.shards.reader import ShardSet
+from shardstream.loaders.state_files import read_state, write_state_now
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
 
 class LoaderHandler:
@@ -133,7 +132,7 @@ class GrainSource:
         fields: tuple[str, ...] | str = ("tokens",),
         **options: Any,
     ) -> None:
-        directory = Directory(path)
+        directory = open_directory(path)
         self._manifest = read_manifest(directory)
         self._arguments = (path, split, fields, options)
         self._fields = resolve_fields(fields)

@@ -12,8 +12,7 @@ Source: packed-example fields of T5 (Raffel et al. 2020); names as in MaxText an
 from collections.abc import Sequence
 
 import numpy as np
-
-from loaders.arena import Arena
+from shardstream.loaders.arena import Arena
 
 FIELDS = {
     "tokens": "token ids",

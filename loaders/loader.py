@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from loaders.batches import Batches
-from loaders.device import Delivery
-from loaders.follow import FollowedPart
-from loaders.options import split_options
-from loaders.order import PADDING
-from loaders.part import Part
-from loaders.rows import Rows
+from shardstream.loaders.delivery import Delivery
+from shardstream.loaders.iterator import Batches
+from shardstream.loaders.options import split_options
+from shardstream.loaders.order.epochs import PADDING
+from shardstream.loaders.shards.follow import FollowedPart
+from shardstream.loaders.shards.part import Part
+from shardstream.loaders.shards.rows import Rows
 
 
 class Loader(Batches):
@@ -47,7 +46,7 @@ class Loader(Batches):
 
     With follow=True the dataset may still be growing (`--mode stream`): batches come as shards are
     committed, the loader waits where it is ahead, and ends with the stream. The order then depends
-    on the commit log instead of the whole dataset (see loaders.follow_order), so the guarantees
+    on the commit log instead of the whole dataset (see loaders.order.follow), so the guarantees
     hold whoever saw which shard when. A later pass is another Loader's, on the complete dataset.
 
     Raises:
@@ -121,7 +120,7 @@ class Loader(Batches):
         Args:
             step: counted from 0 over all epochs.
         """
-        from loaders.batch_provenance import provenance_table
+        from shardstream.loaders.shards.batch_provenance import provenance_table
 
         self._check_step(step)
         rows = self._delivery.rows

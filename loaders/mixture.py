@@ -16,14 +16,13 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from loaders.batches import Batches
-from loaders.device import Delivery
-from loaders.options import OrderOptions, split_options
-from loaders.part import Part
-from loaders.rows import Rows
-from loaders.schedule import Schedule
-from loaders.source import Chunk
+from shardstream.loaders.delivery import Delivery
+from shardstream.loaders.iterator import Batches
+from shardstream.loaders.options import OrderOptions, split_options
+from shardstream.loaders.order.mixing import Schedule
+from shardstream.loaders.shards.part import Part
+from shardstream.loaders.shards.rows import Rows
+from shardstream.loaders.shards.source import Chunk
 
 STOPS = ("never", "first", "all")
 _CHUNK_STEPS = 8

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loaders.fields import resolve_fields
+from shardstream.loaders.fields import resolve_fields
 
 SHUFFLES = ("buffer", "global", "none")
 BAD_RECORD_POLICIES = ("raise", "skip", "substitute")

@@ -2,8 +2,8 @@
 
 # First of all imports of a command: Arrow's allocator reads its settings when it is loaded, Beam
 # and transformers chatter while they are imported.
-from pipelines.logs import hide_chatter
-from pipelines.memory import collect_rarely, keep_freed_memory, share_the_lock
+from shardstream.pipelines.logs import hide_chatter
+from shardstream.pipelines.memory import collect_rarely, keep_freed_memory, share_the_lock
 
 keep_freed_memory()
 collect_rarely()

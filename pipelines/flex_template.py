@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.logs import end_logs
-from pipelines.options import make_parser
-from pipelines.preprocess import main
+from shardstream.pipelines.job.options import make_parser
+from shardstream.pipelines.logs import end_logs
+from shardstream.pipelines.preprocess import main
 
 # Set in the image, deploy/dataflow/Dockerfile.
 _IMAGE = "SHARDSTREAM_IMAGE"

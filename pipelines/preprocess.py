@@ -6,27 +6,27 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 
-from pipelines.card import make_card
-from pipelines.dataflow import submit, template_location, worker_args
-from pipelines.estimate import describe_estimate
-from pipelines.logs import end_logs, set_up_logs
-from pipelines.options import PreprocessOptions, parse_options
-from pipelines.output_state import OutputState, prepare_output, remove_work
-from pipelines.planning import make_plan
-from pipelines.progress import Progress
-from pipelines.runners import run
-from pipelines.stream import describe_stream, run_stream
-from pipelines.summary import describe_dataset
-from shard_format import naming
-from shard_format.manifest import Manifest, read_manifest
-from tokens.tokenizer import open_tokenizer
-from transforms.build_dataset import BuildDataset
-from transforms.errors import job_error_message
-from transforms.hub_token import use_hub_token
-from transforms.plan import BuildPlan
-from transforms.stream_dataset import BuildStream
-from transforms.stream_plan import StreamPlan
-from transforms.worker_inputs import leave_file_list
+from shardstream.pipelines.job.card import make_card
+from shardstream.pipelines.job.dataflow import submit, template_location, worker_args
+from shardstream.pipelines.job.estimate import describe_estimate
+from shardstream.pipelines.job.options import PreprocessOptions, parse_options
+from shardstream.pipelines.job.output_state import OutputState, prepare_output, remove_work
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.pipelines.job.progress import Progress
+from shardstream.pipelines.job.run_stream import describe_stream, run_stream
+from shardstream.pipelines.job.runners import run
+from shardstream.pipelines.job.summary import describe_dataset
+from shardstream.pipelines.logs import end_logs, set_up_logs
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, read_manifest
+from shardstream.tokens.tokenizer import open_tokenizer
+from shardstream.transforms.batch.build_dataset import BuildDataset
+from shardstream.transforms.errors import job_error_message
+from shardstream.transforms.hub_token import use_hub_token
+from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.stream.build_stream import BuildStream
+from shardstream.transforms.stream.plan import StreamPlan
+from shardstream.transforms.worker_inputs import leave_file_list
 
 
 def preprocess(options: PreprocessOptions) -> Manifest:

@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from loaders import Loader
-from shard_format import naming
-from shard_format.storage import Directory
+from shardstream.loaders import Loader
+from shardstream.shard_format import naming
+from shardstream.shard_format.storage import open_directory
 
 _TEXT_CHARACTERS = 160
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from transformers import AutoTokenizer
 
-    directory = Directory(flags.directory)
+    directory = open_directory(flags.directory)
     with directory.fetching(naming.TOKENIZER_DIRECTORY) as folder:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     with loader:

@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.summary import describe_dataset
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
-from shard_format.verify import verify
+from shardstream.pipelines.job.summary import describe_dataset
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
+from shardstream.shard_format.verify import verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", help="the --output of pipelines.preprocess")
     flags = parser.parse_args(argv)
     try:
-        directory = Directory(flags.directory)
+        directory = open_directory(flags.directory)
         problems = list(verify(directory))
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

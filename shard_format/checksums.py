@@ -12,9 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import xxhash
-
-from shard_format import naming
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.storage import Directory
 
 _DTYPE = np.dtype("<u8")
 

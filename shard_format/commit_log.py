@@ -29,9 +29,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Self
 
-from shard_format import naming
-from shard_format.manifest import Shard
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Shard
+from shardstream.shard_format.storage import Directory
 
 FORMAT = "shardstream commit"
 

@@ -19,9 +19,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from shard_format import naming
-from shard_format.record import RecordLayout
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.record import RecordLayout
+from shardstream.shard_format.storage import Directory
 
 SCHEMA_VERSION = 1
 STATUSES = ("incomplete", "following", "complete")

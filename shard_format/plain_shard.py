@@ -17,10 +17,9 @@ import threading
 import weakref
 
 import numpy as np
-
-from shard_format import record_places
-from shard_format.checksums import checksums_of
-from shard_format.shard_file import ShardFile, runs
+from shardstream.shard_format import record_places
+from shardstream.shard_format.checksums import checksums_of
+from shardstream.shard_format.shard_file import ShardFile, runs
 
 _log = logging.getLogger("shardstream.shard_format")
 

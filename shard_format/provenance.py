@@ -9,9 +9,8 @@ source, and from a row to all of its tokens, without a model of how packing work
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from shard_format import naming
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.storage import Directory
 
 SCHEMA = pa.schema(
     [

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-
-from shard_format.checksums import checksums_of, write_checksums
-from shard_format.shard_file import FileDigest, ShardOptions, write_records
-from shard_format.storage import Directory
+from shardstream.shard_format.checksums import checksums_of, write_checksums
+from shardstream.shard_format.shard_file import FileDigest, ShardOptions, write_records
+from shardstream.shard_format.storage import Directory
 
 
 def publish_records(

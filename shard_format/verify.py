@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
-from shard_format import keys, naming
-from shard_format.checksums import checksums_of
-from shard_format.manifest import Manifest, Shard, read_manifest
-from shard_format.provenance import read_provenance
-from shard_format.record import decode_records
-from shard_format.shard_file import ShardFile, digest_of
-from shard_format.storage import Directory
-from shard_format.verify_stream import verify_stream
+from shardstream.shard_format import keys, naming
+from shardstream.shard_format.checksums import checksums_of
+from shardstream.shard_format.manifest import Manifest, Shard, read_manifest
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.record import decode_records
+from shardstream.shard_format.shard_file import ShardFile, digest_of
+from shardstream.shard_format.storage import Directory
+from shardstream.shard_format.verify_stream import verify_stream
 
 _BLOCK_RECORDS = 4096
 

@@ -7,11 +7,10 @@ In a stream it may be in any, so one bit a document is kept while all provenance
 from collections.abc import Iterator
 
 import numpy as np
-
-from shard_format.commit_log import read_commits
-from shard_format.manifest import Manifest
-from shard_format.provenance import read_provenance
-from shard_format.storage import Directory
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.manifest import Manifest
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.storage import Directory
 
 
 def verify_stream(directory: Directory, manifest: Manifest) -> Iterator[str]:

@@ -4,6 +4,6 @@ Shared by the pipeline's readers and the loader's direct stream, so neither Beam
 imported.
 """
 
-from sources.store_files import register
+from shardstream.sources.store_files import register
 
 register()  # before anything here opens a URL, in workers too

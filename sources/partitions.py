@@ -13,8 +13,7 @@ from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
-
-from sources.resolve import ReadSpec, SourceFile
+from shardstream.sources.resolve import ReadSpec, SourceFile
 
 DEFAULT_PARTITION_BYTES = 64 << 20
 

@@ -14,10 +14,9 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from sources.options import parse_template
-from sources.partitions import Partition, open_parquet
-from sources.resolve import ReadSpec, SourceFile
+from shardstream.sources.options import parse_template
+from shardstream.sources.partitions import Partition, open_parquet
+from shardstream.sources.resolve import ReadSpec, SourceFile
 
 # Blocks of about this much text: large enough that the cost of a call vanishes, small enough that a
 # few of them in flight are nothing beside a shard.

@@ -16,8 +16,7 @@ import datasets
 import fsspec
 import pyarrow as pa
 from datasets.exceptions import DatasetNotFoundError
-
-from sources.options import SourceOptions
+from shardstream.sources.options import SourceOptions
 
 _HUB_URL = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.*)")
 _STAT_THREADS = 16

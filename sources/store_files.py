@@ -10,8 +10,7 @@ from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
-
-from shard_format.store_client import get_range, open_bucket, retrying
+from shardstream.shard_format.storage.store_client import get_range, open_bucket, retrying
 
 
 class StoreFileSystem(AbstractFileSystem):

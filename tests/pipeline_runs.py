@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from pipelines.options import parse_options
-from pipelines.preprocess import preprocess
-from pipelines.runners import find_prism
-from shard_format.manifest import Manifest, Shard, read_manifest
-from shard_format.provenance import read_provenance
-from shard_format.record import decode_records
-from shard_format.shard_file import ShardFile
-from shard_format.storage import Directory
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.runners import find_prism
+from shardstream.pipelines.preprocess import preprocess
+from shardstream.shard_format.manifest import Manifest, Shard, read_manifest
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.record import decode_records
+from shardstream.shard_format.shard_file import ShardFile
+from shardstream.shard_format.storage import open_directory
 
 needs_prism = pytest.mark.skipif(
     find_prism() is None,
@@ -34,7 +33,7 @@ def parquet_flags(files: Sequence[str], tokenizer: str) -> list[str]:
 
 def read_records(output: Path, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
     """Returns all tokens [N, L] and lengths [N, S] of a shard."""
-    directory = Directory(output)
+    directory = open_directory(output)
     layout = read_manifest(directory).layout(shard)
     file = ShardFile(
         directory.path(shard.file), record_bytes=layout.record_bytes, num_records=shard.records
@@ -47,7 +46,7 @@ def read_records(output: Path, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
 
 def read_documents(output: Path) -> dict[tuple[int, int], list[int]]:
     """Returns the ids of every document in a dataset, by (partition, row), through provenance."""
-    directory = Directory(output)
+    directory = open_directory(output)
     pieces: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
     for shard in read_manifest(directory).shards:
         tokens, lengths = read_records(output, shard)
@@ -64,7 +63,7 @@ def read_documents(output: Path) -> dict[tuple[int, int], list[int]]:
 
 def read_order(output: Path) -> list[tuple[int, int]]:
     """Returns (partition, row) of each document in the order in which it is first met on disk."""
-    directory = Directory(output)
+    directory = open_directory(output)
     order: dict[tuple[int, int], None] = {}
     for shard in read_manifest(directory).shards:
         table = read_provenance(directory, shard.file)

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from tokens.engine import Encoded
+from shardstream.tokens.engines.engine import Encoded
 
 
 def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None) -> Encoded:

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from shard_format.keys import document_keys
-from tokens.engine import Encoded
-from tokens.exact_engine import EncodeCounts
-from tokens.tokenizer import Tokenizer
+from shardstream.shard_format.keys import document_keys
+from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.engines.exact import EncodeCounts
+from shardstream.tokens.tokenizer import Tokenizer
 
 
 class Healthy(NamedTuple):

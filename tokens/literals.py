@@ -17,8 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from tokens.engine import text_bytes, text_offsets
+from shardstream.tokens.engines.engine import text_bytes, text_offsets
 
 # Each is a pass over the text; with more, the bytes are compared at once.
 _MAX_BEGINNINGS = 2

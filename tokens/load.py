@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokens.options import TokenizerOptions
+from shardstream.tokens.options import TokenizerOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

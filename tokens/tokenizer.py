@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-
-from tokens.assemble import add_special_ids
-from tokens.engine import Encoded, as_large_strings
-from tokens.exact_engine import AuditDifference, EncodeCounts
-from tokens.fingerprint import canonical_json, fingerprint
-from tokens.literals import LiteralSearch
-from tokens.load import TokenizerError, load_reference
-from tokens.options import TokenizerOptions
-from tokens.select_engine import select_engine
-from tokens.transformers_engine import TransformersEngine
+from shardstream.tokens.assemble import add_special_ids
+from shardstream.tokens.engines.engine import Encoded, as_large_strings
+from shardstream.tokens.engines.exact import AuditDifference, EncodeCounts
+from shardstream.tokens.engines.select import select_engine
+from shardstream.tokens.engines.transformers import TransformersEngine
+from shardstream.tokens.fingerprint import canonical_json, fingerprint
+from shardstream.tokens.literals import LiteralSearch
+from shardstream.tokens.load import TokenizerError, load_reference
+from shardstream.tokens.options import TokenizerOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

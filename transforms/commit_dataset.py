@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
-
-from shard_format import naming
-from shard_format.manifest import Manifest, Shard
-from tokens.packing import PackingReport
-from transforms.dead_letters import dead_letter_counts
-from transforms.errors import JobError
-from transforms.plan import BuildPlan
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, Shard
+from shardstream.tokens.packing.pack import PackingReport
+from shardstream.transforms.dead_letters import dead_letter_counts
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.plan import BuildPlan
 
 
 class CommitDataset(beam.PTransform):

@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 import apache_beam as beam
-
-from shard_format import naming
-from sources.read import DeadLetter
-from transforms.errors import JobError
-from transforms.plan import BuildPlan
+from shardstream.shard_format import naming
+from shardstream.sources.read import DeadLetter
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.plan import BuildPlan
 
 
 class WriteDeadLetters(beam.PTransform):

@@ -7,13 +7,12 @@ kilobytes however many files the source has.
 from collections.abc import Iterator
 
 import apache_beam as beam
-
-from sources.partitions import Partition, list_partitions, split_partition
-from sources.resolve import resolve
-from transforms.errors import JobError
-from transforms.hub_token import use_hub_token
-from transforms.plan import BuildPlan
-from transforms.worker_inputs import source_of
+from shardstream.sources.partitions import Partition, list_partitions, split_partition
+from shardstream.sources.resolve import resolve
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.hub_token import use_hub_token
+from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.worker_inputs import source_of
 
 
 class ListPartitions(beam.PTransform):

@@ -9,16 +9,15 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-
-from shard_format import keys, naming
-from shard_format.manifest import SCHEMA_VERSION, Manifest, fingerprint_of
-from shard_format.shard_file import ShardOptions
-from shard_format.storage import Directory
-from sources.options import SourceOptions
-from sources.partitions import DEFAULT_PARTITION_BYTES
-from sources.resolve import ReadSpec
-from tokens.options import TokenizerOptions
-from tokens.packing import PackingOptions
+from shardstream.shard_format import keys, naming
+from shardstream.shard_format.manifest import SCHEMA_VERSION, Manifest, fingerprint_of
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.shard_format.storage import Directory, open_directory
+from shardstream.sources.options import SourceOptions
+from shardstream.sources.partitions import DEFAULT_PARTITION_BYTES
+from shardstream.sources.resolve import ReadSpec
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.packing.pack import PackingOptions
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -126,7 +125,7 @@ class BuildPlan:
     @property
     def directory(self) -> Directory:
         """The dataset directory."""
-        return Directory(self.output)
+        return open_directory(self.output)
 
     @property
     def num_buckets(self) -> int:

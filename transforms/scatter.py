@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-
-from transforms.plan import BuildPlan
+from shardstream.transforms.plan import BuildPlan
 
 
 def scatter_block(batch: pa.RecordBatch, plan: BuildPlan) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -15,17 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from shard_format.storage import Directory
-from tokens.token_ranges import TokenRanges, ranges_of
-from transforms.errors import JobError
-from transforms.scatter import document_ids
-from transforms.spill import SpillReference
-from transforms.token_blocks import SCHEMA
+from shardstream.shard_format.storage import Directory
+from shardstream.tokens.token_ranges import TokenRanges, ranges_of
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.scatter import document_ids
+from shardstream.transforms.token_blocks import SCHEMA
 
 
 class SpillJobError(JobError):
     """Spilled documents are not where they were written."""
+
+
+class FileRange(NamedTuple):
+    """Where a bucket's documents wait: bytes begin to end - 1 of the file `name`."""
+
+    name: str
+    begin: int
+    end: int
 
 
 class ShardDocuments(NamedTuple):
@@ -67,7 +73,7 @@ class BufferPool:
 
 @contextlib.contextmanager
 def reading(
-    pieces: Iterable[bytes | SpillReference],
+    pieces: Iterable[bytes | FileRange],
     directory: Directory,
     pool: BufferPool,
     executor: Executor | None,
@@ -96,7 +102,7 @@ def reading(
         yield _parse(buffer)
 
 
-def _read(piece: bytes | SpillReference, directory: Directory, into: np.ndarray) -> None:
+def _read(piece: bytes | FileRange, directory: Directory, into: np.ndarray) -> None:
     if isinstance(piece, bytes):
         into[:] = np.frombuffer(piece, np.uint8)
     else:

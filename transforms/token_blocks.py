@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from sources.read import DeadLetter, TextBlock
-from tokens.assemble import as_binary
-from tokens.encode_around import audited_rows, encode_around
-from tokens.engine import Encoded
-from tokens.tokenizer import Tokenizer
-from transforms.plan import BuildPlan
+from shardstream.sources.read import DeadLetter, TextBlock
+from shardstream.tokens.assemble import as_binary
+from shardstream.tokens.encode_around import audited_rows, encode_around
+from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.tokenizer import Tokenizer
+from shardstream.transforms.plan import BuildPlan
 
 SCHEMA = pa.schema([("partition", pa.int32()), ("row", pa.int64()), ("tokens", pa.large_binary())])
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-
-from sources.partitions import Partition
-from sources.read import read_blocks
-from transforms.errors import JobError
-from transforms.hub_token import use_hub_token
-from transforms.plan import BuildPlan
-from transforms.scatter import scatter_block
-from transforms.threads import shared_executor
-from transforms.token_blocks import TokenBlock, tokenize_blocks
-from transforms.worker_inputs import tokenizer_of
+from shardstream.sources.partitions import Partition
+from shardstream.sources.read import read_blocks
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.hub_token import use_hub_token
+from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.scatter import scatter_block
+from shardstream.transforms.threads import shared_executor
+from shardstream.transforms.token_blocks import TokenBlock, tokenize_blocks
+from shardstream.transforms.worker_inputs import tokenizer_of
 
 # Blocks encoded or waiting beside those the threads hold: with fewer, threads run dry while this
 # one scatters (52 Mtok/s with 1, 61 with 3, 59 with 6; 2 cores, 2 MB blocks, one partition).

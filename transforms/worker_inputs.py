@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-from shard_format import naming
-from sources.options import SourceOptions
-from tokens.certificates import cache_directory
-from tokens.tokenizer import Tokenizer, open_tokenizer
-from transforms.plan import BuildPlan
+from shardstream.shard_format import naming
+from shardstream.sources.options import SourceOptions
+from shardstream.tokens.engines.certificates import cache_directory
+from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
+from shardstream.transforms.plan import BuildPlan
 
 # Patterns and a few names travel with the graph, some 10 KB of it at most.
 MAX_INLINE_DATA_FILES = 100

@@ -5,8 +5,8 @@ Workers then ask no hub and spend no 12 s of every machine on the certificate.
 
 import sys
 
-from tokens.options import TokenizerOptions
-from tokens.tokenizer import open_tokenizer
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.tokenizer import open_tokenizer
 
 
 def main(name: str, revision: str, directory: str) -> None:

@@ -7,9 +7,8 @@ window is held on average, since delays are uniform; never more than all of it a
 from typing import NamedTuple
 
 import numpy as np
-
-from loaders.hub.order import EpochOrder
-from loaders.rows import Rows
+from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.shards.rows import Rows
 
 _FIRST_SLOTS = 1024
 

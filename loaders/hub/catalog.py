@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from loaders.hub.cache import TokenCache, read_json, write_whole
-from loaders.hub.options import FetchOptions
-from loaders.hub.retry import Retry
-from sources.options import SourceOptions
+from shardstream.loaders.hub.cache import TokenCache, read_json, write_whole
+from shardstream.loaders.hub.options import FetchOptions
+from shardstream.loaders.hub.retry import Retry
+from shardstream.sources.options import SourceOptions
 
 if TYPE_CHECKING:  # sources.resolve imports datasets
-    from sources.partitions import Partition
-    from sources.resolve import Source, SourceFile
+    from shardstream.sources.partitions import Partition
+    from shardstream.sources.resolve import Source, SourceFile
 
 _log = logging.getLogger("shardstream.loaders")
 
@@ -59,7 +58,7 @@ def open_catalog(
         ValueError: as `sources.resolve.resolve`.
         StreamError: footers can't be read.
     """
-    from sources.resolve import resolve
+    from shardstream.sources.resolve import resolve
 
     kept_at = None
     if cache_dir is not None:
@@ -90,7 +89,7 @@ def open_catalog(
 
 
 def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list["Partition"]:
-    from sources.partitions import list_partitions, split_partition
+    from shardstream.sources.partitions import list_partitions, split_partition
 
     options, spec = source.options, source.read_spec
     retry = Retry(fetch, threading.Event())
@@ -140,7 +139,7 @@ class RowGroups:
 
 
 def _read_footer(url: str) -> list[int]:
-    from sources.partitions import open_parquet
+    from shardstream.sources.partitions import open_parquet
 
     with open_parquet(url) as parquet:
         metadata = parquet.metadata
@@ -161,8 +160,8 @@ def _to_json(catalog: Catalog) -> dict[str, Any]:
 
 
 def _from_json(values: dict[str, Any]) -> Catalog:
-    from sources.partitions import Partition
-    from sources.resolve import ReadSpec, Source, SourceFile
+    from shardstream.sources.partitions import Partition
+    from shardstream.sources.resolve import ReadSpec, Source, SourceFile
 
     kept = values["source"]
     files = tuple(SourceFile(**file) for file in kept["files"])

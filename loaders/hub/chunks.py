@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-
-from loaders.hub.share import START, Position, SharePlan, Steps, join_rows
-from loaders.rows import Rows
+from shardstream.loaders.hub.share import START, Position, SharePlan, Steps, join_rows
+from shardstream.loaders.shards.rows import Rows
 
 
 class Journal:

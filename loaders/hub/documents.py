@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-
-from loaders.hub.cache import EntryWriter, TokenBlock, TokenCache
-from loaders.hub.fetch import Fetcher
-from loaders.hub.units import Documents
+from shardstream.loaders.hub.cache import EntryWriter, TokenBlock, TokenCache
+from shardstream.loaders.hub.fetch import Fetcher
+from shardstream.loaders.hub.units import Documents
 
 if TYPE_CHECKING:
-    from sources.partitions import Partition
-    from sources.resolve import SourceFile
+    from shardstream.sources.partitions import Partition
+    from shardstream.sources.resolve import SourceFile
 
 # The rows that sources.read takes from `datasets` at a time, so that no block spans two segments.
 _ROWS_PER_SEGMENT = 8192

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
-from loaders.hub.units import Unit
+from shardstream.loaders.hub.units import Unit
 
 # Partitions are opened shortly before their turn, so that at the start the first batch does not
 # share the cores and the line with all lanes at once.

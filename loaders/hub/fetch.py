@@ -13,17 +13,16 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from loaders.hub.cache import TokenBlock
-from loaders.hub.catalog import RowGroups
-from loaders.hub.options import FetchOptions
-from loaders.hub.retry import Retry, Stopped, StreamError
+from shardstream.loaders.hub.cache import TokenBlock
+from shardstream.loaders.hub.catalog import RowGroups
+from shardstream.loaders.hub.options import FetchOptions
+from shardstream.loaders.hub.retry import Retry, Stopped, StreamError
 
 if TYPE_CHECKING:
-    from sources.partitions import Partition
-    from sources.read import TextBlock
-    from sources.resolve import ReadSpec, SourceFile
-    from tokens.tokenizer import Tokenizer
+    from shardstream.sources.partitions import Partition
+    from shardstream.sources.read import TextBlock
+    from shardstream.sources.resolve import ReadSpec, SourceFile
+    from shardstream.tokens.tokenizer import Tokenizer
 
 
 class Counts:
@@ -92,7 +91,7 @@ class Fetcher:
         Raises:
             StreamError: a read keeps failing.
         """
-        from sources.read import read_blocks
+        from shardstream.sources.read import read_blocks
 
         retry, failed = Retry(self.options, self.stopping), 0
         while (rest := self._rest_of(partition, passed)) is not None:
@@ -151,8 +150,8 @@ class Fetcher:
         )
 
     def _tokenize(self, text: "TextBlock", first_row: int) -> TokenBlock:
-        from tokens.assemble import as_binary
-        from tokens.encode_around import audited_rows, encode_around
+        from shardstream.tokens.assemble import as_binary
+        from shardstream.tokens.encode_around import audited_rows, encode_around
 
         tokenizer, rows = self.tokenizer, text.rows
         dead: dict[str, list[int]] = {}

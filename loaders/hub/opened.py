@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from loaders.hub.cache import TokenCache
-from loaders.hub.catalog import Catalog, RowGroups, open_catalog
-from loaders.hub.documents import DocumentReader
-from loaders.hub.fetch import Counts, Fetcher
-from loaders.hub.options import StreamOptions
-from loaders.hub.order import EpochOrder
-from loaders.hub.share import SharePlan
-from loaders.hub.units import UNIT_SEQUENCES, Packer, Unit
-from shard_format.record import token_dtype_for
-from tokens.options import TokenizerOptions
+from shardstream.loaders.hub.cache import TokenCache
+from shardstream.loaders.hub.catalog import Catalog, RowGroups, open_catalog
+from shardstream.loaders.hub.documents import DocumentReader
+from shardstream.loaders.hub.fetch import Counts, Fetcher
+from shardstream.loaders.hub.options import StreamOptions
+from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.share import SharePlan
+from shardstream.loaders.hub.units import UNIT_SEQUENCES, Packer, Unit
+from shardstream.shard_format.record import token_dtype_for
+from shardstream.tokens.options import TokenizerOptions
 
 if TYPE_CHECKING:
-    from tokens.tokenizer import Tokenizer
+    from shardstream.tokens.tokenizer import Tokenizer
 
 _ORDER_VERSION = 1  # of everything that decides which token comes when
 _TEXT_BYTES_PER_TOKEN = 4
@@ -134,7 +133,7 @@ def open_stream(options: StreamOptions, shares: int) -> Opened:
     Raises:
         ValueError: one of them can't be opened; the message says what there is.
     """
-    from tokens.tokenizer import open_tokenizer
+    from shardstream.tokens.tokenizer import open_tokenizer
 
     fetch = options.fetch
     cache_dir = None if fetch.cache_dir is None else Path(fetch.cache_dir).expanduser()
@@ -168,7 +167,7 @@ def hash_of(value: Any) -> str:
 
 def _kept_tokenizer(options: TokenizerOptions, cache_dir: Path | None) -> TokenizerOptions:
     """Returns the options of the same tokenizer in the cache; puts it there the first time."""
-    from tokens.load import load_reference
+    from shardstream.tokens.load import load_reference
 
     if cache_dir is None or Path(options.tokenizer).expanduser().is_dir():
         return options

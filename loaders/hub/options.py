@@ -4,10 +4,10 @@ import dataclasses
 import os
 from typing import Any
 
-from loaders.options import BatchOptions, check_positive, divide
-from sources.options import SourceOptions
-from tokens.options import TokenizerOptions
-from tokens.pack_options import PackingOptions
+from shardstream.loaders.options import BatchOptions, check_positive, divide
+from shardstream.sources.options import SourceOptions
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.packing.options import PackingOptions
 
 _RENAMED = {"tokenizer_revision": "revision"}  # the source's revision has the name already
 

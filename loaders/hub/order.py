@@ -5,9 +5,8 @@ so neither threads nor a NumPy release can change the order.
 """
 
 import numpy as np
-
-from loaders.order import chain
-from shard_format.keys import mix64, permutation
+from shardstream.loaders.order.epochs import chain
+from shardstream.shard_format.keys import mix64, permutation
 
 _PARTITIONS, _DELAYS = 1, 2  # independent hashes for the two purposes
 _FRACTION_BITS = 20

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from loaders.hub.options import FetchOptions
-from tokens.load import chain_of_causes
+from shardstream.loaders.hub.options import FetchOptions
+from shardstream.tokens.load import chain_of_causes
 
 _log = logging.getLogger("shardstream.loaders")
 _T = TypeVar("_T")

@@ -7,12 +7,11 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from loaders.hub.buffer import Drawn, RollingBuffer
-from loaders.hub.feed import Checkpoint, feed
-from loaders.hub.order import EpochOrder
-from loaders.hub.units import Unit
-from loaders.rows import Rows
+from shardstream.loaders.hub.buffer import Drawn, RollingBuffer
+from shardstream.loaders.hub.feed import Checkpoint, feed
+from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.units import Unit
+from shardstream.loaders.shards.rows import Rows
 
 
 @dataclasses.dataclass(frozen=True)

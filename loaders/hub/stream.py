@@ -10,17 +10,16 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from loaders.bad_records import BadRecords
-from loaders.batches import Batches
-from loaders.device import Delivery
-from loaders.hub.chunks import Journal, host_chunks
-from loaders.hub.fetch import Counts
-from loaders.hub.opened import open_stream
-from loaders.hub.options import StreamOptions, stream_options
-from loaders.hub.share import START, Position, share_steps
-from loaders.options import ReadOptions
-from loaders.rows import Rows
+from shardstream.loaders.delivery import Delivery
+from shardstream.loaders.hub.chunks import Journal, host_chunks
+from shardstream.loaders.hub.fetch import Counts
+from shardstream.loaders.hub.opened import open_stream
+from shardstream.loaders.hub.options import StreamOptions, stream_options
+from shardstream.loaders.hub.share import START, Position, share_steps
+from shardstream.loaders.iterator import Batches
+from shardstream.loaders.options import ReadOptions
+from shardstream.loaders.shards.bad_records import BadRecords
+from shardstream.loaders.shards.rows import Rows
 
 _log = logging.getLogger("shardstream.loaders")
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-from tokens.pack_options import PackingOptions
-from tokens.packing import assemble, pack
+from shardstream.tokens.packing.options import PackingOptions
+from shardstream.tokens.packing.pack import assemble, pack
 
 UNIT_SEQUENCES = 256  # padding at a unit's end is then 0.2 % where documents are joined
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from shard_format.storage import Directory
+from shardstream.shard_format.storage import open_directory
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 def upload(files: Sequence[str], root: str) -> str:
     """Puts files on the store; returns the pattern that finds them."""
     for path in map(Path, files):
-        Directory(f"{root}/in").write(path.name, path.read_bytes())
+        open_directory(f"{root}/in").write(path.name, path.read_bytes())
     return f"{root}/in/*{Path(files[0]).suffix}"
 
 
@@ -23,7 +23,7 @@ def submit(
     root: str,
     *flags: object,
     setup_file: Path | None = REPOSITORY / "setup.py",
-    module: str = "pipelines.preprocess",
+    module: str = "shardstream.pipelines.preprocess",
     timeout_secs: float = 400,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.job.runners import find_prism
+from shardstream.pipelines.verify import main as verify
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import find_manifest, read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.runners import find_prism
-from pipelines.verify import main as verify
-from shard_format import naming
-from shard_format.manifest import find_manifest, read_manifest
-from shard_format.storage import Directory
 from tests.dataflow.dataflow_runs import REPOSITORY, submit, upload
 from tests.dataflow.dataflow_stub import CANCELLED, FAILED, DataflowStub
 from tests.dataflow.execute_job import find_boot
@@ -37,7 +37,7 @@ def stub(tmp_path: Path) -> Iterator[DataflowStub]:
 
 def _files(root: str) -> dict[str, bytes]:
     """All files of a dataset but dataset.json, which names runner and time."""
-    directory = Directory(root)
+    directory = open_directory(root)
     return {name: directory.read(name) for name in directory.list() if name != naming.MANIFEST}
 
 
@@ -71,7 +71,7 @@ def test_batch_job_gives_the_local_dataset_byte_for_byte(
     assert not hidden.exists()
     assert "complete, fingerprint" in done.stdout and "DataflowRunner" in done.stdout
     out = f"{gs_root}/out"
-    there = read_manifest(Directory(out))
+    there = read_manifest(open_directory(out))
     assert there.fingerprint == local.fingerprint
     assert _files(out) == _files(str(tmp_path / "out"))
     assert verify([out]) == 0
@@ -85,7 +85,7 @@ def test_stream_job_commits_every_document_once(
     flags = [*parquet_flags([pattern], tokenizer_directory), "--mode", "stream"]
     done = submit(stub.endpoint, gs_root, *flags, "--shard_records", 2, "--sequence_length", 64)
     assert done.returncode == 0, done.stderr
-    manifest = read_manifest(Directory(f"{gs_root}/out"))
+    manifest = read_manifest(open_directory(f"{gs_root}/out"))
     assert manifest.totals["documents_written"] == 12
     assert len(manifest.shards) > 1
     assert verify([f"{gs_root}/out"]) == 0
@@ -111,7 +111,7 @@ def test_sdist_without_our_packages_fails_the_job_and_names_them(
     assert "No module named 'transforms'" in done.stderr
     (job,) = stub.jobs.values()
     assert job["currentState"] == FAILED
-    assert find_manifest(Directory(f"{gs_root}/out")).status == "incomplete"
+    assert find_manifest(open_directory(f"{gs_root}/out")).status == "incomplete"
 
 
 def test_cancelled_job_ends_the_command(

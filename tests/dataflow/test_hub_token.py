@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.job.options import parse_options
+from shardstream.transforms.hub_token import use_hub_token
 
-from pipelines.options import parse_options
 from tests.store_servers import StoreServer
-from transforms.hub_token import use_hub_token
 
 NAME = "projects/p/secrets/hub"
 

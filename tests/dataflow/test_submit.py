@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
+from shardstream.pipelines.job.dataflow import WORKER_PACKAGES, check_secrets, worker_args
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.dataflow import WORKER_PACKAGES, check_secrets, worker_args
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from shard_format.storage import Directory
 from tests.dataflow.dataflow_grpc import DataflowGrpcStub
 from tests.dataflow.dataflow_runs import REPOSITORY, submit, upload
 from tests.dataflow.dataflow_stub import DataflowStub
@@ -36,14 +36,22 @@ def _options(job: dict[str, Any]) -> dict[str, Any]:
 
 def _staged(root: str) -> dict[str, bytes]:
     """Everything that was uploaded for the job, by its last name."""
-    directory = Directory(f"{root}/staging")
+    directory = open_directory(f"{root}/staging")
     return {name.rsplit("/", 1)[-1]: directory.read(name) for name in directory.list()}
 
 
 def _modules() -> set[str]:
     """The modules of the packages that setup.py names, as the sdist holds them."""
-    packages = ("loaders", "pipelines", "shard_format", "sources", "tokens", "transforms")
-    files = [path for name in packages for path in (REPOSITORY / name).rglob("*")]
+    rooms = (
+        "loaders",
+        "pipelines",
+        "shard_format",
+        "shardstream",
+        "sources",
+        "tokens",
+        "transforms",
+    )
+    files = [path for name in rooms for path in (REPOSITORY / name).rglob("*")]
     return {
         path.relative_to(REPOSITORY).as_posix()
         for path in files
@@ -89,7 +97,7 @@ def test_batch_job_is_what_dataflow_needs_and_nothing_else(
 
     sent = [json.dumps(job).encode(), *staged.values(), done.stdout.encode(), done.stderr.encode()]
     assert not [text for text in sent if TOKEN.encode() in text]
-    out = Directory(f"{gs_root}/out")
+    out = open_directory(f"{gs_root}/out")
     assert "tokenizer/tokenizer.json" in out.list()
     assert json.loads(out.read("dataset.json"))["status"] == "incomplete"
 
@@ -113,9 +121,9 @@ def test_hundred_thousand_files_do_not_grow_the_graph(
     gs_root: str, stub: DataflowStub, sample_files: list[str], tokenizer_directory: str
 ) -> None:
     """Their names wait in the output directory; `transforms.worker_inputs` reads them back."""
-    from transforms.build_dataset import BuildDataset
-    from transforms.stream_dataset import BuildStream
-    from transforms.worker_inputs import leave_file_list, source_of
+    from shardstream.transforms.batch.build_dataset import BuildDataset
+    from shardstream.transforms.stream.build_stream import BuildStream
+    from shardstream.transforms.worker_inputs import leave_file_list, source_of
 
     names = tuple(f"gs://bkt/corpus/part-{i:06d}-of-100000.parquet" for i in range(100_000))
     for mode, graph in (("batch", BuildDataset), ("stream", BuildStream)):
@@ -174,18 +182,18 @@ def test_template_is_written_and_no_job_started(
         gs_root,
         *parameters,
         setup_file=None,
-        module="pipelines.flex_template",
+        module="shardstream.pipelines.flex_template",
         SHARDSTREAM_IMAGE="pkg.dev/p/r/shardstream:1",
     )
     assert done.returncode == 0, done.stderr
     assert f"submitted as template {gs_root}/t.json" in done.stdout
     assert not stub.jobs
-    job = json.loads(Directory(gs_root).read("t.json"))
+    job = json.loads(open_directory(gs_root).read("t.json"))
     assert job["labels"]["app"] == "shardstream"
     (image,) = job["environment"]["workerPools"][0]["sdkHarnessContainerImages"]
     assert image["containerImage"] == "pkg.dev/p/r/shardstream:1"
     assert (
-        json.loads(Directory(f"{gs_root}/out").read("dataset.json"))["tokenizer"]["add_eos"]
+        json.loads(open_directory(f"{gs_root}/out").read("dataset.json"))["tokenizer"]["add_eos"]
         is False
     )
 
@@ -200,7 +208,9 @@ def test_machine_has_room_for_the_shards(
     machine: str,
 ) -> None:
     """4 GB of text: 2 GB of tokens, of which a process holds four times a shard."""
-    monkeypatch.setattr("pipelines.planning.estimate_text_bytes", lambda _: 4 * 10**9)
+    monkeypatch.setattr(
+        "shardstream.pipelines.job.planning.estimate_text_bytes", lambda _: 4 * 10**9
+    )
     pattern = upload(sample_files, gs_root)
     flags = [*parquet_flags([pattern], tokenizer_directory), "--output", f"{gs_root}/out"]
     runner = ["--runner", "DataflowRunner", "--sdk_container_image=i", "--num_shards", num_shards]

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from shard_format import naming
-from shard_format.manifest import Manifest, Shard
-from shard_format.provenance import SCHEMA, write_provenance
-from shard_format.publish_records import publish_records
-from shard_format.record import RecordLayout, encode_records
-from shard_format.shard_file import ShardOptions
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, Shard
+from shardstream.shard_format.provenance import SCHEMA, write_provenance
+from shardstream.shard_format.publish_records import publish_records
+from shardstream.shard_format.record import RecordLayout, encode_records
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.shard_format.storage import open_directory
 
 PAD_ID = 3
 
@@ -46,7 +45,7 @@ def build_dataset(
     `records` are those of each shard of "train"; shard i has 2 * (i % 2) + 4 length slots.
     """
     rng = np.random.default_rng((17, seed))
-    directory = Directory(path)
+    directory = open_directory(path)
     num_records, slots = sum(records), 6
     tokens = rng.integers(0, 60_000, (num_records, sequence_length))
     shards, all_lengths, begin = [], np.zeros((num_records, slots), np.int64), 0

@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from loaders import Loader
-from shard_format import naming
-from shard_format.commit_log import Commit, ShardCommit, try_append
-from shard_format.manifest import Manifest, Shard
-from shard_format.storage import Directory
+from shardstream.loaders import Loader
+from shardstream.shard_format import naming
+from shardstream.shard_format.commit_log import Commit, ShardCommit, try_append
+from shardstream.shard_format.manifest import Manifest, Shard
+from shardstream.shard_format.storage import open_directory
+
 from tests.loaders.conftest import Dataset, build_dataset
 
 SHARDS = (40, 25, 7, 60, 31, 100, 55)  # 318 records
@@ -38,7 +39,7 @@ class GrowingStream:
     ) -> None:
         self._whole = build_dataset(folder / "whole", records, seed=seed, **options)
         self.path = root or folder / "stream"
-        self.directory = Directory(self.path)
+        self.directory = open_directory(self.path)
         shards = []
         for place, shard in enumerate(self._whole.manifest.shards):
             split = "validation" if place in validation else "train"

@@ -5,8 +5,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-
-from loaders.arena import Arena
+from shardstream.loaders.arena import Arena
 
 
 def address(array: np.ndarray) -> int:

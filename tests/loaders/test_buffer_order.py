@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from shardstream.loaders.order.buffer import BufferOrder, geometry_for
+from shardstream.loaders.order.epochs import PADDING, chain, num_steps
 
-from loaders.buffer_order import BufferOrder, geometry_for
-from loaders.order import PADDING, chain, num_steps
-from loaders.quality import measure
+from benchmarks.mixing import measure
 
 # num_records, batch_size, buffer_size, record_bytes
 SIZES = [

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from shardstream.loaders import Loader
+from shardstream.loaders.delivery import Delivery
 
-from loaders import Loader
-from loaders.device import Delivery
 from tests.loaders.conftest import Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from loaders import Loader
+from shardstream.loaders import Loader
 
 path = sys.argv[1]
 assert jax.device_count() == 8
@@ -61,7 +61,7 @@ ONE_OF_MANY = """
 import json, sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from loaders import Loader
+from shardstream.loaders import Loader
 
 path, address, count, index, state_path = sys.argv[1:]
 count, index = int(count), int(index)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from loaders.follow_order import FollowOrder
-from loaders.order import PADDING, chain
+from shardstream.loaders.order.epochs import PADDING, chain
+from shardstream.loaders.order.follow import FollowOrder
 
 # batch_size, buffer_size, numbers of records as a stream grows to its end
 STREAMS = [

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shardstream.loaders import Loader
+from shardstream.loaders.shards.reader import ShardSet
 
-from loaders import Loader
-from loaders.reader import ShardSet
 from tests.loaders.conftest import Dataset
 
 SHUFFLES = ["buffer", "global", "none"]

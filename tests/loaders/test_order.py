@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from loaders.order import (
+from shardstream.loaders.order.epochs import (
     PADDING,
     GlobalOrder,
     Permutation,

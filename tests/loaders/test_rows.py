@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from loaders.rows import Rows
+from shardstream.loaders.shards.rows import Rows
 
 # Three tokens, then lengths: two slots in one shard, four in the other.
 SHORT = np.array([7, 8, 9, 2, 1], "<u2").tobytes()

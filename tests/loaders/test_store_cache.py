@@ -12,13 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shardstream.loaders import Loader
+from shardstream.loaders.store.cache_entry import (
+    FOLDER,
+    UNIT_BYTES,
+    CacheEntry,
+    evict,
+    list_entries,
+)
+from shardstream.shard_format import naming
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.shard_format.storage import open_directory, store_client
+from shardstream.shard_format.storage.store_client import StoreError
 
-from loaders import Loader
-from loaders.cache_entry import FOLDER, UNIT_BYTES, CacheEntry, evict, list_entries
-from shard_format import naming, store_client
-from shard_format.shard_file import ShardOptions
-from shard_format.storage import Directory
-from shard_format.store_client import StoreError
 from tests.faulty_proxy import FaultyProxy
 from tests.loaders.conftest import Dataset, build_dataset
 from tests.store_servers import StoreServer
@@ -35,9 +41,9 @@ def put_dataset(root: str, path: Path, records: tuple[int, ...], **options: obje
     shard_options = ShardOptions(**options)
     made = build_dataset(path, records, sequence_length=2048, shard_options=shard_options)
     manifest = dataclasses.replace(made.manifest, options=dataclasses.asdict(shard_options))
-    Directory(path).write(naming.MANIFEST, manifest.to_json())
-    for name in Directory(path).list(recursive=False):
-        Directory(root).write(name, Directory(path).read(name))
+    open_directory(path).write(naming.MANIFEST, manifest.to_json())
+    for name in open_directory(path).list(recursive=False):
+        open_directory(root).write(name, open_directory(path).read(name))
     return dataclasses.replace(made, manifest=manifest)
 
 
@@ -89,7 +95,7 @@ def test_an_epoch_fetches_every_byte_once(
     gs_root: str, tmp_path: Path, large: Dataset, proxy: FaultyProxy
 ) -> None:
     read_all(gs_root, cache_dir=tmp_path / "cache", **ORDERS[2])
-    manifest = Directory(large.path).size(naming.MANIFEST)
+    manifest = open_directory(large.path).size(naming.MANIFEST)
     assert proxy.body_bytes == sum(s.bytes for s in large.manifest.shards) + manifest
 
 
@@ -153,7 +159,7 @@ def test_an_object_of_another_run_is_named(
     gs_root: str, tmp_path: Path, large: Dataset, change: str
 ) -> None:
     name = large.manifest.shards[1].file
-    data = Directory(gs_root).read(name)
+    data = open_directory(gs_root).read(name)
     flipped = bytes([data[-1] ^ 1])
     other = {
         "shorter": data[:-70_000],
@@ -161,10 +167,10 @@ def test_an_object_of_another_run_is_named(
         "record": data[:9999] + bytes(8) + data[10007:],
         "end": data[:-1] + flipped,
     }
-    Directory(gs_root).write(name, other[change])
+    open_directory(gs_root).write(name, other[change])
     with pytest.raises(ValueError, match=f"{gs_root}/{name}: expected {len(data)} bytes"):
         read_all(gs_root, cache_dir=tmp_path / "cache", shuffle="none")
-    Directory(gs_root).write(name, data)
+    open_directory(gs_root).write(name, data)
     found = read_all(gs_root, cache_dir=tmp_path / "cache", shuffle="none")
     np.testing.assert_array_equal(found, large.tokens)
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from shard_format.commit_log import read_commits
-from shard_format.provenance import read_provenance
-from shard_format.storage import Directory
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.storage import open_directory
 
 STREAM = ["--mode", "stream", "--poll_secs", "0.3", "--max_shard_latency_secs", "0.5"]
 _TIMEOUT_SECS = 300  # a machine that is shared may pause a test for minutes
@@ -39,7 +38,13 @@ class FollowRun:
         self, output: Path, *flags: object, follow: bool = True, env: dict[str, str] | None = None
     ) -> None:
         self.output = output
-        command = [sys.executable, "-m", "pipelines.preprocess", *STREAM, "--no-progress"]
+        command = [
+            sys.executable,
+            "-m",
+            "shardstream.pipelines.preprocess",
+            *STREAM,
+            "--no-progress",
+        ]
         command += ["--follow_source"] if follow else []
         command += ["--output", str(output), *map(str, flags)]
         self._process = subprocess.Popen(
@@ -72,7 +77,7 @@ class FollowRun:
 
 def documents_by_file(output: Path) -> list[tuple[str, int]]:
     """(file name, row) of every committed document, as often as it is there."""
-    directory = Directory(output)
+    directory = open_directory(output)
     names: dict[int, str] = {}
     found: list[tuple[str, int]] = []
     for commit in read_commits(directory):

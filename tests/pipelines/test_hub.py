@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shardstream.pipelines.sample import SampleFiles
+from shardstream.shard_format.manifest import Manifest, read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.sample import SampleFiles
-from shard_format.manifest import Manifest, read_manifest
-from shard_format.storage import Directory
 from tests.loopback_hub import Hub, hub_environment
 from tests.pipeline_runs import read_documents
 
@@ -93,7 +93,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory, sample: SampleFiles) -> Iterat
 
 
 def _preprocess(hub: Hub, output: Path, *flags: object) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pipelines.preprocess", "--tokenizer", "acme/tokenizer"]
+    command = [
+        sys.executable,
+        "-m",
+        "shardstream.pipelines.preprocess",
+        "--tokenizer",
+        "acme/tokenizer",
+    ]
     command += ["--runner=FnApiRunner", "--no-progress", "--output", str(output), *map(str, flags)]
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     done = subprocess.run(
@@ -103,7 +109,7 @@ def _preprocess(hub: Hub, output: Path, *flags: object) -> tuple[int, str]:
 
 
 def _manifest(output: Path) -> Manifest:
-    return read_manifest(Directory(output))
+    return read_manifest(open_directory(output))
 
 
 def test_first_documents_of_a_wide_hub_dataset_fetch_little(hub: Hub, tmp_path: Path) -> None:

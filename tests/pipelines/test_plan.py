@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.job.estimate import describe_estimate, estimate
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.pipelines.preprocess import main
+from shardstream.sources.partitions import list_partitions, split_partition
 
-from pipelines.estimate import describe_estimate, estimate
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from pipelines.preprocess import main
-from sources.partitions import list_partitions, split_partition
 from tests.pipeline_runs import build, parquet_flags
 
 
@@ -52,7 +52,7 @@ def test_plan_is_near_what_the_job_then_does(
 
 
 def _files(options: object) -> tuple:
-    from sources.resolve import resolve
+    from shardstream.sources.resolve import resolve
 
     return resolve(options.source).files  # type: ignore[attr-defined]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.storage import open_directory
 from transformers import AutoTokenizer
 
-from pipelines.verify import main as verify_main
-from shard_format.provenance import read_provenance
-from shard_format.storage import Directory
 from tests.conftest import TWELVE_DOCUMENTS
 from tests.pipeline_runs import (
     build,
@@ -76,7 +76,7 @@ def test_pad_truncates_and_counts(
     tokens, lengths = read_records(out, shard)
     assert tokens.shape == (12, 16)
     expected = _expected_ids(tokenizer_directory, TWELVE_DOCUMENTS)
-    table = read_provenance(Directory(out), shard.file).to_pylist()
+    table = read_provenance(open_directory(out), shard.file).to_pylist()
     for piece, row, length in zip(table, tokens, lengths, strict=True):
         ids = expected[piece["partition"], piece["row"]]
         assert row[: length[0]].tolist() == ids[:16]
@@ -95,7 +95,7 @@ def test_validation_split_is_disjoint_and_stable(
         options = ["--num_shards", 3, "--validation_fraction", 0.1, "--seed", seed]
         manifest = build(out, *flags, *options)
         assert [shard.split for shard in manifest.shards] == ["train"] * 3 + ["validation"]
-        table = read_provenance(Directory(out), manifest.shards_of("validation")[0].file)
+        table = read_provenance(open_directory(out), manifest.shards_of("validation")[0].file)
         pairs = zip(table["partition"].to_pylist(), table["row"].to_pylist(), strict=True)
         held_out.append(set(pairs))
         assert verify_main([str(out)]) == 0

@@ -4,11 +4,12 @@ import io
 import json
 from pathlib import Path
 
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from pipelines.progress import Progress
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.pipelines.job.progress import Progress
+from shardstream.transforms.batch.spill import SPILLED
+
 from tests.pipeline_runs import parquet_flags
-from transforms.spill import SPILLED
 
 
 def test_progress_counts_what_is_spilled_and_built(

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import open_directory
 
-from shard_format import naming
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags
 
 
@@ -49,7 +49,7 @@ def test_complete_dataset_of_another_plan_is_refused(
     first = build(tmp_path / "out", *flags)
     with pytest.raises(ValueError, match=f"holds a complete dataset of another plan .{difference}"):
         build(tmp_path / "out", *flags, *change)
-    assert find_manifest(Directory(tmp_path / "out")) == first
+    assert find_manifest(open_directory(tmp_path / "out")) == first
     (tmp_path / "out" / "notes.txt").write_text("the user's own")
     second = build(tmp_path / "out", *flags, *change, "--overwrite")
     assert second.fingerprint != first.fingerprint
@@ -89,7 +89,15 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_dataset(
     slow = ["--partition_mb", "1", "--block_kb", "4", "--threads", "1"]
     expected = build(tmp_path / "whole", *flags).fingerprint
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "pipelines.preprocess", *flags, *slow, "--output", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "shardstream.pipelines.preprocess",
+        *flags,
+        *slow,
+        "--output",
+        str(out),
+    ]
     command += ["--runner=FnApiRunner", "--tokenizer_engine", "transformers", "--no-progress"]
     rng = random.Random(os.environ.get("KILL_SEED", "0"))
     killed = 0
@@ -101,10 +109,10 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_dataset(
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        manifest = find_manifest(Directory(out))
+        manifest = find_manifest(open_directory(out))
         assert manifest is None or killed == 0 or manifest.status in ("incomplete", "complete")
     assert killed > 0
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert find_manifest(Directory(out)).fingerprint == expected
+    assert find_manifest(open_directory(out)).fingerprint == expected
     assert not list(out.rglob(".*.private"))

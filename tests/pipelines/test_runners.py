@@ -3,8 +3,7 @@
 import apache_beam as beam
 import pytest
 from apache_beam.runners.worker import statesampler
-
-from pipelines.runners import run
+from shardstream.pipelines.job.runners import run
 
 
 def _sampling_period_ms() -> int:

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.show_batches import main as show_batches
+from shardstream.pipelines.verify import main as verify
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.show_batches import main as show_batches
-from pipelines.verify import main as verify
-from shard_format import naming
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags
 
 FLAGS = ["--num_shards", 3, "--validation_fraction", 0.2, "--sequence_length", 64]
@@ -23,13 +23,13 @@ FLAGS = ["--num_shards", 3, "--validation_fraction", 0.2, "--sequence_length", 6
 def _upload(files: list[str], root: str) -> str:
     """Puts files on the store; returns the pattern that finds them."""
     for path in map(Path, files):
-        Directory(f"{root}/in").write(path.name, path.read_bytes())
+        open_directory(f"{root}/in").write(path.name, path.read_bytes())
     return f"{root}/in/*{Path(files[0]).suffix}"
 
 
 def _files(root: str) -> dict[str, bytes]:
     """Returns all files of a dataset but dataset.json, which names runner and time."""
-    directory = Directory(root)
+    directory = open_directory(root)
     return {name: directory.read(name) for name in directory.list() if name != naming.MANIFEST}
 
 
@@ -60,11 +60,11 @@ def test_another_plan_is_refused_and_overwrite_replaces_it(
     build(out, *flags, "--num_shards", 3)
     with pytest.raises(ValueError, match=r"another plan \(options num_shards: 3 there, 2 now\)"):
         build(out, *flags, "--num_shards", 2)
-    Directory(out).write("notes.txt", b"the user's own")
+    open_directory(out).write("notes.txt", b"the user's own")
     build(out, *flags, "--num_shards", 2, "--overwrite")
-    shards = [name for name in Directory(out).list() if name.endswith(".array_record")]
+    shards = [name for name in open_directory(out).list() if name.endswith(".array_record")]
     assert shards == ["train-00000-of-00002.array_record", "train-00001-of-00002.array_record"]
-    assert Directory(out).read("notes.txt") == b"the user's own"
+    assert open_directory(out).read("notes.txt") == b"the user's own"
     assert verify([out]) == 0
 
 
@@ -76,7 +76,7 @@ def test_dead_letters_stand_on_the_store(
     pattern = _upload([str(path)], store_root)
     flags = ["--dataset", "json", "--data_files", pattern, "--tokenizer", tokenizer_directory]
     build(f"{store_root}/out", *flags, "--max_dead_letter_fraction", 1)
-    letters = Directory(f"{store_root}/out").read(naming.dead_letters_name(0))
+    letters = open_directory(f"{store_root}/out").read(naming.dead_letters_name(0))
     assert b'"reason": "null_text"' in letters
 
 
@@ -87,7 +87,7 @@ def test_stream_mode_commits_on_the_store(
     flags = [*parquet_flags(twelve_documents, tokenizer_directory), "--mode", "stream"]
     manifest = build(out, *flags, "--shard_records", 2, "--sequence_length", 64)
     assert manifest.status == "complete"
-    assert len(Directory(out).list(naming.COMMITS_DIRECTORY)) > 1
+    assert len(open_directory(out).list(naming.COMMITS_DIRECTORY)) > 1
     assert verify([out]) == 0
 
 
@@ -100,13 +100,21 @@ def test_killed_and_run_again_gives_the_same_dataset(
     slow = ["--partition_mb", "1", "--block_kb", "4", "--threads", "1"]
     expected = build(tmp_path / "whole", *flags).fingerprint
     out = f"{store_root}/out"
-    command = [sys.executable, "-m", "pipelines.preprocess", *flags, *slow, "--output", out]
+    command = [
+        sys.executable,
+        "-m",
+        "shardstream.pipelines.preprocess",
+        *flags,
+        *slow,
+        "--output",
+        out,
+    ]
     command += ["--runner=FnApiRunner", "--tokenizer_engine", "transformers", "--no-progress"]
     rng = random.Random(os.environ.get("KILL_SEED", "0"))
     killed = 0
     for _ in range(2):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        while not Directory(out).list(naming.WORK_DIRECTORY) and process.poll() is None:
+        while not open_directory(out).list(naming.WORK_DIRECTORY) and process.poll() is None:
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 2))
         killed += process.poll() is None
@@ -115,8 +123,8 @@ def test_killed_and_run_again_gives_the_same_dataset(
     assert killed > 0
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert find_manifest(Directory(out)).fingerprint == expected
-    assert not Directory(out).list(naming.WORK_DIRECTORY)
+    assert find_manifest(open_directory(out)).fingerprint == expected
+    assert not open_directory(out).list(naming.WORK_DIRECTORY)
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.preprocess import preprocess
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format import naming
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.manifest import Manifest, find_manifest
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.storage import open_directory
+from shardstream.transforms.errors import JobError
+from shardstream.transforms.stream.log import StreamLog
 
-from pipelines.options import parse_options
-from pipelines.preprocess import preprocess
-from pipelines.verify import main as verify_main
-from shard_format import naming
-from shard_format.commit_log import read_commits
-from shard_format.manifest import Manifest, find_manifest
-from shard_format.provenance import read_provenance
-from shard_format.storage import Directory
 from tests.conftest import TWELVE_DOCUMENTS
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents, read_order
-from transforms.errors import JobError
-from transforms.stream_log import StreamLog
 
 SMALL = ["--mode", "stream", "--buffer_documents", 400, "--partition_mb", 1, "--block_kb", 32]
 
@@ -75,7 +75,7 @@ def test_log_manifest_and_files_agree(
     tmp_path: Path, sample_files: list[str], tokenizer_directory: str
 ) -> None:
     manifest = stream(tmp_path, *parquet_flags(sample_files, tokenizer_directory))
-    commits = list(read_commits(Directory(tmp_path)))
+    commits = list(read_commits(open_directory(tmp_path)))
     assert [c.sequence for c in commits] == list(range(len(commits)))
     assert tuple(e.shard for c in commits for e in c.shards) == manifest.shards
     assert [shard.index for shard in manifest.shards_of("train")] == list(
@@ -98,7 +98,7 @@ def test_following_manifest_says_all_that_a_reader_needs(
 
     def look(log: StreamLog, *args: object, **kwargs: object) -> None:
         commit(log, *args, **kwargs)
-        seen.append(find_manifest(Directory(tmp_path)))
+        seen.append(find_manifest(open_directory(tmp_path)))
 
     monkeypatch.setattr(StreamLog, "commit", look)
     done = stream(tmp_path, *parquet_flags(sample_files, tokenizer_directory))
@@ -123,7 +123,7 @@ def test_shards_mix_the_source(
     tmp_path: Path, sample_files: list[str], tokenizer_directory: str
 ) -> None:
     manifest = stream(tmp_path, *parquet_flags(sample_files, tokenizer_directory))
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     tables = [read_provenance(directory, shard.file) for shard in manifest.shards]
     files = [len(set(table["partition"].to_pylist())) for table in tables]
     assert set(files[: len(files) // 2]) == {4}  # at the end the smaller files have run out
@@ -145,7 +145,7 @@ def test_complete_stream_is_left_alone_and_another_plan_refused(
     with pytest.raises(ValueError, match="options buffer_documents: 400 there, 99 now"):
         stream(tmp_path, *flags, "--buffer_documents", 99)
     again = stream(tmp_path, *flags, "--buffer_documents", 99, "--overwrite")
-    assert len(list(read_commits(Directory(tmp_path)))) == len(again.shards)
+    assert len(list(read_commits(open_directory(tmp_path)))) == len(again.shards)
     assert read_documents(tmp_path).keys() == {
         (p, r) for p, n in ((0, 5), (1, 7)) for r in range(n)
     }
@@ -177,7 +177,7 @@ def test_validation_split_is_that_of_batch_mode(
     for mode in ("batch", "stream"):
         run = build if mode == "batch" else stream
         manifest = run(tmp_path / mode, *flags)
-        directory = Directory(tmp_path / mode)
+        directory = open_directory(tmp_path / mode)
         tables = [read_provenance(directory, s.file) for s in manifest.shards_of("validation")]
         pairs = pa.concat_tables(tables).select(["partition", "row"]).to_pylist()
         held_out.append({(pair["partition"], pair["row"]) for pair in pairs})
@@ -267,7 +267,9 @@ def test_job_that_ends_before_the_stream_does_is_an_error(
     """As on Flink, where the end can overtake the last shards and the commit step drops them."""
     flags = [*parquet_flags(twelve_documents, tokenizer_directory), "--mode", "stream"]
     with monkeypatch.context() as patch, pytest.raises(JobError, match="ended, with 0 shards"):
-        patch.setattr("pipelines.stream.run", lambda *args, **kwargs: "FlinkRunner")
+        patch.setattr(
+            "shardstream.pipelines.job.run_stream.run", lambda *args, **kwargs: "FlinkRunner"
+        )
         build(tmp_path, *flags)
     assert build(tmp_path, *flags).status == "complete"
 

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format import naming
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.storage import open_directory
+from shardstream.transforms.stream import engine as stream_engine
+from shardstream.transforms.stream import read as stream_read
+from shardstream.transforms.stream.buffer import drain, draw
+from shardstream.transforms.stream.log import StreamLog
 
-from pipelines.verify import main as verify_main
-from shard_format import naming
-from shard_format.commit_log import read_commits
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
 from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts
-from transforms import stream_engine, stream_read
-from transforms.stream_buffer import drain, draw
-from transforms.stream_log import StreamLog
 
 ENGINE = ["--mode", "stream", "--shuffle_via", "engine", "--lanes", 2]
 ENGINE += ["--buffer_documents", 400, "--partition_mb", 1, "--block_kb", 64]
@@ -42,14 +43,14 @@ def test_engine_that_lost_its_state_goes_on_from_the_log(
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
         _fail_at(4, patch)
         build(out, *flags, *ENGINE)
-    before = list(read_commits(Directory(out)))
+    before = list(read_commits(open_directory(out)))
     assert len(before) == 3
     build(out, *flags, *ENGINE)
-    assert list(read_commits(Directory(out)))[:3] == before
+    assert list(read_commits(open_directory(out)))[:3] == before
     build(tmp_path / "batch", *flags)
     assert read_documents(out) == read_documents(tmp_path / "batch")
     assert verify_main([str(out)]) == 0
-    listed = {e.shard.file for c in read_commits(Directory(out)) for e in c.shards}
+    listed = {e.shard.file for c in read_commits(open_directory(out)) for e in c.shards}
     assert {path.name for path in out.glob("*.array_record")} == listed
 
 
@@ -84,14 +85,14 @@ def test_engine_that_went_back_behind_commits_leaves_out_what_they_hold(
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
         _fail_at(4, patch)
         build(out, *flags, *ENGINE)
-    before = list(read_commits(Directory(out)))
+    before = list(read_commits(open_directory(out)))
     with monkeypatch.context() as patch:
         _forget_when_reading(patch)
         # Another seed for the draws: shards that hold committed documents beside others.
         patch.setattr(stream_engine, "draw", lambda held, plan, *at: draw(held, plan, *at, 7))
         patch.setattr(stream_engine, "drain", lambda held, plan, *at: drain(held, plan, *at, 7))
         build(out, *flags, *ENGINE)
-    assert list(read_commits(Directory(out)))[:3] == before
+    assert list(read_commits(open_directory(out)))[:3] == before
     build(tmp_path / "batch", *flags)
     assert read_documents(out) == read_documents(tmp_path / "batch")
     assert verify_main([str(out)]) == 0
@@ -107,7 +108,7 @@ def test_commit_refuses_documents_that_another_attempt_has_committed(
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed here"):
         _fail_at(4, patch)
         build(tmp_path, *flags, *ENGINE)
-    before = list(read_commits(Directory(tmp_path)))
+    before = list(read_commits(open_directory(tmp_path)))
     with (
         monkeypatch.context() as patch,
         pytest.raises(
@@ -118,11 +119,11 @@ def test_commit_refuses_documents_that_another_attempt_has_committed(
         patch.setattr(stream_engine, "draw", lambda held, plan, *at: draw(held, plan, *at, 7))
         patch.setattr(stream_engine._Buffer, "setup", _with_empty_log)
         build(tmp_path, *flags, *ENGINE)
-    assert list(read_commits(Directory(tmp_path))) == before
+    assert list(read_commits(open_directory(tmp_path))) == before
 
 
 def _with_empty_log(buffer: stream_engine._Buffer) -> None:
-    buffer._log = StreamLog(Directory(f"{buffer._plan.output}/nothing"))
+    buffer._log = StreamLog(open_directory(f"{buffer._plan.output}/nothing"))
 
 
 @needs_prism
@@ -139,7 +140,7 @@ def test_engine_follows_a_growing_folder_on_prism_streaming(
     put(folder / "a.parquet", texts("a"))
     run.wait_for(lambda: documents_by_file(out) == expect("a.parquet", "b.parquet"))
     put(folder / "c.parquet", texts("c"))
-    directory = Directory(out)
+    directory = open_directory(out)
     run.wait_for(lambda: sum(len(commit.files) for commit in read_commits(directory)) == 3)
     run.terminate()  # what was found is still read, shuffled and committed
     assert documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.sample import SampleFiles
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.provenance import read_provenance
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.sample import SampleFiles
-from shard_format.commit_log import read_commits
-from shard_format.manifest import read_manifest
-from shard_format.provenance import read_provenance
-from shard_format.storage import Directory
 from tests.loopback_hub import Hub, hub_environment
 from tests.pipeline_runs import needs_prism
 from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts
@@ -37,7 +37,7 @@ def test_new_files_join_and_a_rerun_goes_on(
         f"following, {len(list(out.glob('*.array_record')))} shards committed, 60 documents" in text
     )
     assert f"ran on {runner}" in text
-    assert read_manifest(Directory(out), allow=("following",)).mode == "stream"
+    assert read_manifest(open_directory(out), allow=("following",)).mode == "stream"
     put(folder / "c.parquet", texts("c"))
     run = follow(out, *flags)
     run.wait_for(lambda: documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet"))
@@ -55,7 +55,7 @@ def test_stopped_in_the_middle_of_a_file_everything_read_is_committed(
     flags = ["--dataset", folder, "--tokenizer", tokenizer_directory, "--runner=FnApiRunner"]
     flags += ["--block_kb", 16, "--tokenizer_engine", "transformers", "--buffer_documents", 1000]
     run = follow(out, *flags)
-    run.wait_for(lambda: len(list(read_commits(Directory(out)))) > 3)
+    run.wait_for(lambda: len(list(read_commits(open_directory(out)))) > 3)
     run.terminate()
     rows = [row for _, row in documents_by_file(out)]
     assert 0 < len(rows) < 20_000
@@ -124,7 +124,7 @@ def test_new_commits_of_a_hub_dataset_join(
         run.wait_for(lambda: documents_by_file(out) == expect("a.jsonl", "b.jsonl"))
         text = run.terminate()
         assert hub.bytes_sent("b.jsonl") < 5000, text
-        files = [file for commit in read_commits(Directory(out)) for file in commit.files]
+        files = [file for commit in read_commits(open_directory(out)) for file in commit.files]
         assert [(file.index, file.name) for file in files] == [(0, "b.jsonl"), (1, "a.jsonl")]
 
 
@@ -136,7 +136,7 @@ def test_endless_epochs_stop_on_sigterm(
     out = tmp_path / "out"
     flags += ["--tokenizer", tokenizer_directory, "--runner=FnApiRunner"]
     run = follow(out, *flags, follow=False)
-    directory = Directory(out)
+    directory = open_directory(out)
     run.wait_for(lambda: sum(len(c.shards) for c in read_commits(directory)) > 3)
     run.terminate()
     tables = [

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shardstream.loaders import Loader
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import open_directory
 
-from loaders import Loader
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import parquet_flags, read_documents
 from tests.pipelines.test_stream_rerun import SLOW, SMALL
 
@@ -28,11 +28,11 @@ def command(
     flags = [*parquet_flags(sample_files, tokenizer_directory), *SMALL, *SLOW]
     flags += ["--sequence_length", "256", "--validation_fraction", "0.1"]
     flags += ["--output", str(tmp_path / "out"), "--runner", "FnApiRunner"]
-    yield [sys.executable, "-m", "pipelines.preprocess", *flags]
+    yield [sys.executable, "-m", "shardstream.pipelines.preprocess", *flags]
 
 
 def open_when_there(path: Path, process: subprocess.Popen[str], **options: object) -> Loader:
-    while find_manifest(Directory(path)) is None:
+    while find_manifest(open_directory(path)) is None:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     return Loader(path, **OPTIONS | options)
@@ -47,7 +47,7 @@ def test_a_loader_follows_a_stream_that_is_killed_and_run_again(
     try:
         with open_when_there(out, process) as loader:
             found = [next(loader)["tokens"]]
-            assert find_manifest(Directory(out)).status == "following"  # type: ignore[union-attr]
+            assert find_manifest(open_directory(out)).status == "following"  # type: ignore[union-attr]
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             state = json.loads(json.dumps(loader.get_state()))
@@ -67,7 +67,7 @@ def test_a_loader_follows_a_stream_that_is_killed_and_run_again(
     with Loader(out, **OPTIONS) as loader:
         expected = [batch["tokens"] for batch in loader]
     assert np.array_equal(found, expected)
-    manifest = find_manifest(Directory(out))
+    manifest = find_manifest(open_directory(out))
     assert manifest is not None
     records = {
         split: sum(shard.records for shard in manifest.shards_of(split))

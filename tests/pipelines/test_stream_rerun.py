@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format import naming
+from shardstream.shard_format.commit_log import Commit, read_commits
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import open_directory
+from shardstream.transforms.stream import publish as stream_publish
+from shardstream.transforms.stream import read as stream_read
+from shardstream.transforms.stream.log import StreamLog
 
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from pipelines.verify import main as verify_main
-from shard_format import naming
-from shard_format.commit_log import Commit, read_commits
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
-from transforms import stream_publish, stream_read
-from transforms.stream_log import StreamLog
 
 SMALL = ["--mode", "stream", "--buffer_documents", "300", "--partition_mb", "1", "--block_kb", "16"]
 # One thread of the slowest engine: the job takes long enough to be hit in the middle.
@@ -33,7 +34,7 @@ class _Killed(BaseException):
 
 
 def _start(output: Path, *flags: str, runner: str = "FnApiRunner") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.preprocess", *flags, *SMALL, *SLOW]
+    command = [sys.executable, "-m", "shardstream.pipelines.preprocess", *flags, *SMALL, *SLOW]
     command += ["--output", str(output), f"--runner={runner}"]
     # A group of its own, so that Prism's binary dies with the process that started it.
     return subprocess.Popen(
@@ -43,7 +44,7 @@ def _start(output: Path, *flags: str, runner: str = "FnApiRunner") -> subprocess
 
 def _check_log(output: Path) -> list[Commit]:
     """What a follower sees must be whole at any moment: every committed file, with its content."""
-    directory = Directory(output)
+    directory = open_directory(output)
     commits = list(read_commits(directory))
     for commit in commits:
         for entry in commit.shards:
@@ -130,11 +131,11 @@ def test_rerun_opens_no_partition_that_is_done_and_tokenizes_nothing_committed(
 ) -> None:
     flags = [*parquet_flags(sample_files, tokenizer_directory), *SMALL, "--epochs", "2"]
     build(tmp_path, *flags)
-    commits = list(read_commits(Directory(tmp_path)))
+    commits = list(read_commits(open_directory(tmp_path)))
     # As if killed just before the manifest was completed, and before the last commits but two.
     for commit in commits[-3:]:
         (tmp_path / naming.commit_name(commit.sequence)).unlink()
-    manifest = find_manifest(Directory(tmp_path))
+    manifest = find_manifest(open_directory(tmp_path))
     assert manifest is not None
     opened: list[str] = []
     tokenized: list[int] = []
@@ -194,7 +195,7 @@ def test_orphans_are_removed_and_never_read(
     manifest = build(tmp_path, *flags)
     assert "train-stream-00000000deadbeef.array_record" not in {s.file for s in manifest.shards}
     assert not (tmp_path / "train-stream-00000000deadbeef.array_record").exists()
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     for folder, name_of in [
         (naming.PROVENANCE_DIRECTORY, naming.provenance_name),
         (naming.CHECKSUMS_DIRECTORY, naming.checksums_name),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.storage import open_directory
 
-from shard_format.commit_log import read_commits
-from shard_format.storage import Directory
 from tools.fetch_runners import missing_tools
 
 REPOSITORY = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ class Run:
     def __init__(self, output: Path, flags: Sequence[object]) -> None:
         self.output = output
         self._log = (output.parent / f"{output.name}-{time.monotonic_ns()}.log").open("w+")
-        command = [sys.executable, "-m", "pipelines.preprocess", "--no-progress"]
+        command = [sys.executable, "-m", "shardstream.pipelines.preprocess", "--no-progress"]
         self._process = subprocess.Popen(
             [*command, "--output", str(output), *map(str, flags)],
             stdout=self._log,
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def num_commits(self) -> int:
-        return sum(1 for _ in read_commits(Directory(self.output)))
+        return sum(1 for _ in read_commits(open_directory(self.output)))
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         until = time.monotonic() + _TIMEOUT_SECS

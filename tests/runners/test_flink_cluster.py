@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format.commit_log import read_commits
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.verify import main as verify_main
-from shard_format.commit_log import read_commits
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags, read_documents
 from tests.pipelines.stream_runs import documents_by_file, expect, put, texts
 from tests.runners.engines import Run, needs_java, process_flags, write_worker
@@ -60,7 +60,7 @@ def test_batch_over_two_task_managers_gives_the_bytes_that_fnapirunner_gives(
     expected = build(tmp_path / "expected", *flags)
     run = Run(tmp_path / "found", [*flags, *flink])
     assert run.finish() == 0, run.text
-    found = read_manifest(Directory(tmp_path / "found"))
+    found = read_manifest(open_directory(tmp_path / "found"))
     assert found.fingerprint == expected.fingerprint
     assert found.run["shuffle_via"] == "engine"
 
@@ -98,14 +98,14 @@ def test_stream_whose_task_manager_is_killed_holds_every_document_once(
     victim = rng.choice(cluster.task_managers)
     victim.kill()
     cluster.task_managers.remove(victim)
-    before = list(read_commits(Directory(out)))
+    before = list(read_commits(open_directory(out)))
     cluster.start_task_manager()
     assert run.finish() == 0, run.text
     assert cluster.restores(job) >= 1
     # The end never came before the last shards, which costs a restart.
     assert not [log for log in cluster.logs() if "the sums don't hold" in log]
-    assert list(read_commits(Directory(out)))[: len(before)] == before
-    assert read_manifest(Directory(out)).status == "complete"
+    assert list(read_commits(open_directory(out)))[: len(before)] == before
+    assert read_manifest(open_directory(out)).status == "complete"
     assert verify_main([str(out)]) == 0
     build(tmp_path / "batch", *flags)
     assert read_documents(out) == read_documents(tmp_path / "batch")
@@ -125,14 +125,14 @@ def test_stream_goes_on_from_a_savepoint_behind_its_commits(
     savepoint = cluster.savepoint(job, cancel=False)
     put(folder / "b.parquet", texts("b"))
     run.wait_for(lambda: documents_by_file(out) == expect("a.parquet", "b.parquet"))
-    before = list(read_commits(Directory(out)))
+    before = list(read_commits(open_directory(out)))
     cluster.cancel(job)
     run.kill()
     # The savepoint knows nothing of b, which is committed.
     again = Run(out, [*flags, f"--savepoint_path={savepoint}"])
     put(folder / "c.parquet", texts("c"))
     again.wait_for(lambda: documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet"))
-    assert list(read_commits(Directory(out)))[: len(before)] == before
+    assert list(read_commits(open_directory(out)))[: len(before)] == before
     cluster.cancel(_latest_job(cluster))
     again.kill()
     assert documents_by_file(out) == expect("a.parquet", "b.parquet", "c.parquet")

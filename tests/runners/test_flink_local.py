@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from shardstream.pipelines.verify import main as verify_main
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from pipelines.verify import main as verify_main
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags, read_documents
 from tests.runners.engines import Run, needs_java, process_flags, write_worker
 from tools.fetch_runners import fetch_job_server
@@ -30,7 +30,7 @@ def test_flink_gives_the_bytes_that_fnapirunner_gives(
     expected = build(tmp_path / "expected", *flags)
     run = Run(tmp_path / "found", [*flags, *_flink(tmp_path)])
     assert run.finish() == 0, run.text
-    found = read_manifest(Directory(tmp_path / "found"))
+    found = read_manifest(open_directory(tmp_path / "found"))
     assert found.fingerprint == expected.fingerprint
     assert [s.sha256 for s in found.shards] == [s.sha256 for s in expected.shards]
     ran = {name: found.run[name] for name in ("runner", "shuffle_via", "threads")}
@@ -45,7 +45,7 @@ def test_stream_of_a_bounded_source_ends_complete_with_the_flags_that_we_add(
     out = tmp_path / "out"
     run = Run(out, [*flags, "--mode", "stream", "--shard_records", 2, *_flink(tmp_path)])
     assert run.finish() == 0, run.text
-    found = read_manifest(Directory(out))
+    found = read_manifest(open_directory(out))
     assert (found.status, found.totals["documents_written"]) == ("complete", 12)
     assert len(found.shards) > 1
     build(tmp_path / "batch", *flags)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
-from shard_format.manifest import read_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags
 from tests.runners.engines import Run, needs_java, process_flags, write_worker
 from tools.fetch_runners import fetch_job_server
@@ -26,6 +26,6 @@ def test_spark_gives_the_bytes_that_fnapirunner_gives(
     ]
     run = Run(tmp_path / "found", [*flags, *spark, "--runner=SparkRunner"])  # its JVM ends with it
     assert run.finish() == 0, run.text
-    found = read_manifest(Directory(tmp_path / "found"))
+    found = read_manifest(open_directory(tmp_path / "found"))
     assert found.fingerprint == expected.fingerprint
     assert (found.run["runner"], found.run["shuffle_via"]) == ("SparkRunner", "engine")

@@ -1,6 +1,6 @@
 """What a stream needs on Flink is there without being asked for."""
 
-from pipelines.runners import stream_args
+from shardstream.pipelines.job.runners import stream_args
 
 NEEDED = ["--checkpointing_interval=10000", "--unaligned_checkpoint_enabled"]
 NEEDED += ["--finish_bundle_before_checkpointing"]

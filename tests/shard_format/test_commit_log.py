@@ -5,9 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
-from shard_format import naming
-from shard_format.commit_log import (
+from shardstream.shard_format import naming
+from shardstream.shard_format.commit_log import (
     Commit,
     FollowedFile,
     PartitionRead,
@@ -15,8 +14,8 @@ from shard_format.commit_log import (
     read_commits,
     try_append,
 )
-from shard_format.manifest import Shard
-from shard_format.storage import Directory
+from shardstream.shard_format.manifest import Shard
+from shardstream.shard_format.storage import open_directory
 
 SHARD = Shard(
     file="train-stream-00000000000000ab.array_record",
@@ -68,7 +67,7 @@ def test_commit_golden_bytes_both_ways() -> None:
 
 
 def test_commits_are_read_up_to_the_first_gap(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     assert list(read_commits(directory)) == []
     for sequence in (0, 1, 3):
         assert try_append(directory, dataclasses.replace(COMMIT, sequence=sequence))
@@ -78,7 +77,7 @@ def test_commits_are_read_up_to_the_first_gap(tmp_path: Path) -> None:
 
 
 def test_commit_number_has_one_winner_and_never_changes(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     won: list[str] = []
     start = threading.Barrier(8)
 
@@ -102,4 +101,4 @@ def test_damaged_commit_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "commits").mkdir()
     (tmp_path / "commits" / "00000000.json").write_bytes(data)
     with pytest.raises(ValueError, match=r"commits/00000000.json: expected a shardstream commit"):
-        list(read_commits(Directory(tmp_path)))
+        list(read_commits(open_directory(tmp_path)))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from shard_format import keys
+from shardstream.shard_format import keys
 
 
 def test_document_keys_golden_values_never_change() -> None:

@@ -3,10 +3,9 @@ import json
 from pathlib import Path
 
 import pytest
-
-from shard_format import naming
-from shard_format.manifest import Manifest, Shard, find_manifest, read_manifest
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import Manifest, Shard, find_manifest, read_manifest
+from shardstream.shard_format.storage import open_directory
 
 SHARD = Shard(
     file="train-00000-of-00001.array_record",
@@ -82,7 +81,7 @@ def test_manifest_golden_bytes() -> None:
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     assert find_manifest(directory) is None
     directory.write(naming.MANIFEST, MANIFEST.to_json())
     assert read_manifest(directory) == MANIFEST
@@ -96,7 +95,7 @@ def test_fingerprint_depends_on_content_not_on_the_run() -> None:
 
 
 def test_read_manifest_refuses_an_incomplete_dataset(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     directory.write(naming.MANIFEST, dataclasses.replace(MANIFEST, status="incomplete").to_json())
     with pytest.raises(ValueError, match=r"is incomplete, expected complete\. Run the command"):
         read_manifest(directory)
@@ -107,7 +106,7 @@ def test_read_manifest_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no dataset\.json, so this is no dataset directory"
     ):
-        read_manifest(Directory(tmp_path))
+        read_manifest(open_directory(tmp_path))
 
 
 @pytest.mark.parametrize(

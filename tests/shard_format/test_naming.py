@@ -1,6 +1,5 @@
 import pytest
-
-from shard_format import naming
+from shardstream.shard_format import naming
 
 
 @pytest.mark.parametrize(

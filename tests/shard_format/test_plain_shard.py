@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from shard_format import naming
-from shard_format.checksums import find_checksums
-from shard_format.plain_shard import PlainShard
-from shard_format.publish_records import publish_records
-from shard_format.record_places import file_places, stream_places
-from shard_format.shard_file import ShardFile, ShardOptions
-from shard_format.storage import Directory
+from shardstream.shard_format import naming
+from shardstream.shard_format.checksums import find_checksums
+from shardstream.shard_format.plain_shard import PlainShard
+from shardstream.shard_format.publish_records import publish_records
+from shardstream.shard_format.record_places import file_places, stream_places
+from shardstream.shard_format.shard_file import ShardFile, ShardOptions
+from shardstream.shard_format.storage import open_directory
 
 NAME = naming.shard_name("train", 0, 1)
 
@@ -22,12 +21,12 @@ def write(root: Path, num_records: int, record_bytes: int) -> np.ndarray:
     records = np.random.default_rng(record_bytes).integers(
         0, 256, (num_records, record_bytes), np.uint8
     )
-    publish_records(Directory(root), NAME, [records[:3], records[3:]], ShardOptions())
+    publish_records(open_directory(root), NAME, [records[:3], records[3:]], ShardOptions())
     return records
 
 
 def opened(root: Path, num_records: int, record_bytes: int) -> PlainShard:
-    checksums = find_checksums(Directory(root), NAME, num_records)
+    checksums = find_checksums(open_directory(root), NAME, num_records)
     assert checksums is not None
     return PlainShard(root / NAME, record_bytes=record_bytes, checksums=checksums)
 
@@ -109,14 +108,14 @@ def test_checksums_of_another_shard_send_all_reads_through_array_record(
 @pytest.mark.parametrize("options", [{"group_size": 4}, {"compression": "zstd"}])
 def test_other_shards_have_no_checksums(tmp_path: Path, options: dict) -> None:
     publish_records(
-        Directory(tmp_path), NAME, [np.zeros((4, 8), np.uint8)], ShardOptions(**options)
+        open_directory(tmp_path), NAME, [np.zeros((4, 8), np.uint8)], ShardOptions(**options)
     )
-    assert Directory(tmp_path).list() == [NAME]
+    assert open_directory(tmp_path).list() == [NAME]
 
 
 def test_checksums_that_are_missing_or_cut_are_none(tmp_path: Path) -> None:
     write(tmp_path, 40, 64)
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     assert len(find_checksums(directory, NAME, 40)) == 40
     assert find_checksums(directory, NAME, 41) is None
     directory.remove(naming.checksums_name(NAME))
@@ -124,7 +123,7 @@ def test_checksums_that_are_missing_or_cut_are_none(tmp_path: Path) -> None:
 
 
 def test_shard_of_no_records(tmp_path: Path) -> None:
-    publish_records(Directory(tmp_path), NAME, [], ShardOptions())
+    publish_records(open_directory(tmp_path), NAME, [], ShardOptions())
     found, is_sound = read(opened(tmp_path, 0, 64), np.arange(0))
     assert found.shape == (0, 64)
     assert is_sound.shape == (0,)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from shard_format.record import (
+from shardstream.shard_format.record import (
     RecordLayout,
     decode_records,
     encode_records,

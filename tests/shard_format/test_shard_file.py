@@ -3,8 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from shard_format.shard_file import ShardFile, ShardOptions, digest_of, write_records
+from shardstream.shard_format.shard_file import ShardFile, ShardOptions, digest_of, write_records
 
 
 def _blocks(n: int, size: int = 64) -> list[np.ndarray]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shardstream.shard_format.storage import Directory, open_directory, store_client
+from shardstream.shard_format.storage.store_client import StoreError
 
-from shard_format import store_client
-from shard_format.storage import Directory
-from shard_format.store_client import StoreError
 from tests.store_servers import StoreServer
 
 
@@ -21,11 +20,11 @@ def directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Directory:
     if request.param == "local":
-        return Directory(tmp_path / "new")
+        return open_directory(tmp_path / "new")
     server = store_servers(request.param)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    return Directory(server.root(f"{tmp_path.name}/new"))
+    return open_directory(server.root(f"{tmp_path.name}/new"))
 
 
 def test_write_replaces_and_lists_sorted(directory: Directory) -> None:
@@ -60,7 +59,7 @@ def test_read_into_fills_an_array(directory: Directory) -> None:
 
 
 def test_read_into_says_that_the_file_is_too_short(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     directory.write("a", bytes(range(100)))
     with pytest.raises(OSError, match="expected 10 bytes from 95 on, found 5"):
         directory.read_into("a", 95, np.zeros(10, np.uint8))
@@ -139,7 +138,7 @@ def test_remove_takes_files_folders_and_nothing(directory: Directory) -> None:
 
 
 def test_private_files_are_not_listed_and_can_be_cleared(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     (tmp_path / ".a.0123.private").write_bytes(b"of a killed writer")
     assert directory.list() == []
     directory.remove_private()
@@ -149,12 +148,12 @@ def test_private_files_are_not_listed_and_can_be_cleared(tmp_path: Path) -> None
 @pytest.mark.parametrize("root", ["gcs://b/x", "http://host/x", "gs://", "s3:///x"])
 def test_addresses_of_no_store_are_refused(root: str) -> None:
     with pytest.raises(ValueError, match="expected a path, gs://bucket/prefix"):
-        Directory(root)
+        open_directory(root)
 
 
 def test_a_path_made_of_an_address_is_refused() -> None:
     with pytest.raises(ValueError, match="gs:/bucket/out: expected gs://bucket/prefix"):
-        Directory(Path("gs://bucket/out"))
+        open_directory(Path("gs://bucket/out"))
 
 
 def test_profiles_of_the_home_directory_sign_in(
@@ -170,7 +169,7 @@ def test_profiles_of_the_home_directory_sign_in(
     (tmp_path / ".aws" / "credentials").write_text(f"[team]\n{keys}")
     monkeypatch.setenv("AWS_PROFILE", "team")
     store_client._open_bucket.cache_clear()
-    directory = Directory(server.root(tmp_path.name))
+    directory = open_directory(server.root(tmp_path.name))
     directory.write("a", b"1")
     assert directory.read("a") == b"1"
     store_client._open_bucket.cache_clear()
@@ -180,4 +179,4 @@ def test_missing_credentials_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(StoreError, match=r"gs://some-bucket: can't be opened .*none.json"):
-        Directory("gs://some-bucket/out")
+        open_directory("gs://some-bucket/out")

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from shardstream.shard_format.storage import open_directory, store_client
+from shardstream.shard_format.storage.store_client import StoreError
 
-from shard_format import store_client
-from shard_format.storage import Directory
-from shard_format.store_client import StoreError
 from tests.faulty_proxy import FaultyProxy
 from tests.store_servers import StoreServer
 
@@ -29,7 +28,7 @@ def proxy(
 
 @pytest.mark.parametrize("kind", ["500", "503", "429", "reset", "cut"])
 def test_passing_faults_are_waited_out(store_root: str, proxy: FaultyProxy, kind: str) -> None:
-    directory = Directory(store_root)
+    directory = open_directory(store_root)
     directory.write("a", bytes(range(200)))
     proxy.clear()
     proxy.fail(kind, "/a", times=2)
@@ -47,7 +46,7 @@ def test_lasting_fault_ends_in_an_error_that_names_the_object(
     store_root: str, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_client, "RETRY_SECS", 0.6)
-    directory = Directory(store_root)
+    directory = open_directory(store_root)
     for kind in ("500", "429", "reset", "cut"):
         directory.write(f"shard-{kind}", b"0123456789")
         proxy.fail(kind, f"shard-{kind}", times=10**6)
@@ -57,7 +56,7 @@ def test_lasting_fault_ends_in_an_error_that_names_the_object(
 
 
 def test_create_whose_answer_is_lost_was_still_ours(store_root: str, proxy: FaultyProxy) -> None:
-    directory = Directory(store_root)
+    directory = open_directory(store_root)
     proxy.fail("cut", "commits/0", method="PUT")  # made, and the writer doesn't hear of it
     assert directory.create("commits/0", b"writer 1")
     assert not directory.create("commits/0", b"writer 2")
@@ -66,5 +65,5 @@ def test_create_whose_answer_is_lost_was_still_ours(store_root: str, proxy: Faul
 
 def test_refusals_are_told_at_once(store_root: str, proxy: FaultyProxy) -> None:
     with pytest.raises(FileNotFoundError, match=f"{store_root}/none: there is no such object"):
-        Directory(store_root).read("none")
+        open_directory(store_root).read("none")
     assert len(proxy.requests) == 1

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-
-from sources.options import SourceOptions
-from sources.partitions import list_partitions, split_partition
-from sources.read import read_blocks
-from sources.resolve import resolve
+from shardstream.sources.options import SourceOptions
+from shardstream.sources.partitions import list_partitions, split_partition
+from shardstream.sources.read import read_blocks
+from shardstream.sources.resolve import resolve
 
 TEXTS = ["one", "", "zwei\nZeilen", '三, "quoted"', "x" * 5000, "last"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shardstream.tokens.engines import probes
 
 from tests import real_tokenizers
 from tests.tokens import trained_tokenizers
-from tokens import probes
 
 TOKENIZERS = ("gpt2", "deepseek", "minilm", "sentencepiece_bpe", "unigram", "spaced_bpe", "slow")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from tokens.assemble import (
+from shardstream.tokens.assemble import (
     add_special_ids,
     differing_rows,
     from_lists,
     merge_rows,
     take_rows,
 )
-from tokens.engine import Encoded
+from shardstream.tokens.engines.engine import Encoded
 
 
 def _lists(encoded: Encoded) -> list[list[int]]:

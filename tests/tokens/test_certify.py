@@ -8,17 +8,18 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
+from shardstream.tokens.assemble import from_lists
+from shardstream.tokens.engines import certificates, probes
+from shardstream.tokens.engines import select as select_engine
+from shardstream.tokens.engines.certificates import certificate_for
+from shardstream.tokens.engines.certify import Certificate, certify, unsafe_rows
+from shardstream.tokens.engines.code_points import CodePointSet
+from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.load import TokenizerError
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.tokenizer import Tokenizer, load_reference
 
 from tests.tokens.conftest import whole_range
-from tokens import certificates, probes, select_engine
-from tokens.assemble import from_lists
-from tokens.certificates import certificate_for
-from tokens.certify import Certificate, certify, unsafe_rows
-from tokens.code_points import CodePointSet
-from tokens.engine import Encoded
-from tokens.load import TokenizerError
-from tokens.options import TokenizerOptions
-from tokens.tokenizer import Tokenizer, load_reference
 
 KEY = {"fingerprint": "f", "engine": "e", "engine_version": "1"}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from tokens.code_points import NUM_CODE_POINTS, CodePointSet
+from shardstream.tokens.engines.code_points import NUM_CODE_POINTS, CodePointSet
 
 
 def _random_texts(rng: np.random.Generator, count: int) -> list[str]:

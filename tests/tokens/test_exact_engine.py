@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from shardstream.tokens.engines.certify import Certificate
+from shardstream.tokens.engines.code_points import CodePointSet
+from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.engines.exact import EncodeCounts, ExactEngine
 
 from tests.tokens.test_certify import Characters
-from tokens.certify import Certificate
-from tokens.code_points import CodePointSet
-from tokens.engine import Encoded
-from tokens.exact_engine import EncodeCounts, ExactEngine
 
 TEXTS = ["plain", "", "caf\u00e9", "a<eos>b", "<eos>\u00e9", "plain"]
 ASCII = Certificate(code_points=CodePointSet.of(np.arange(128)), unsafe_literals=("<eos>",))

@@ -7,12 +7,12 @@ import functools
 import numpy as np
 import pyarrow as pa
 import pytest
+from shardstream.tokens.engines import probes
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.tokens.conftest import TOKENIZERS
-from tokens import probes
-from tokens.options import TokenizerOptions
-from tokens.tokenizer import Tokenizer, open_tokenizer
 
 _WITHOUT_EOS = ("minilm",)
 _ALL = [(name, mode) for name in TOKENIZERS for mode in ("encode", "parse")]

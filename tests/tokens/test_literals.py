@@ -2,8 +2,7 @@ import random
 
 import pyarrow as pa
 import pytest
-
-from tokens.literals import LiteralSearch
+from shardstream.tokens.literals import LiteralSearch
 
 TOKENS = ["<|endoftext|>", "<s>", "<", "日本", "aa"]
 

@@ -5,10 +5,16 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from tokens import pack_assemble
-from tokens.packing import Assembly, PackingOptions, Pieces, assemble, pack, permute_sequences
-from tokens.token_ranges import ranges_of
+from shardstream.tokens.packing import assemble as pack_assemble
+from shardstream.tokens.packing.pack import (
+    Assembly,
+    PackingOptions,
+    Pieces,
+    assemble,
+    pack,
+    permute_sequences,
+)
+from shardstream.tokens.token_ranges import ranges_of
 
 PAD = 9
 

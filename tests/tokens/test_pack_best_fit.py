@@ -4,9 +4,8 @@ import bisect
 
 import numpy as np
 import pytest
-
-from tokens.pack_best_fit import place
-from tokens.packing import PackingOptions, PackingReport, pack, report
+from shardstream.tokens.packing.best_fit import place
+from shardstream.tokens.packing.pack import PackingOptions, PackingReport, pack, report
 
 
 def best_fit_decreasing(sizes: list[int], capacity: int) -> list[int]:

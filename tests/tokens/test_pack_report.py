@@ -4,9 +4,8 @@ import json
 
 import numpy as np
 import pytest
-
-from tokens.pack_report import bucket_of_length, largest_length_of
-from tokens.packing import PackingOptions, PackingReport, pack, report
+from shardstream.tokens.packing.pack import PackingOptions, PackingReport, pack, report
+from shardstream.tokens.packing.report import bucket_of_length, largest_length_of
 
 
 def reported(lengths: list[int] | np.ndarray, **options: object) -> PackingReport:

@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from shardstream.tokens.engines.exact import EncodeCounts
+from shardstream.tokens.load import TokenizerError, load_reference
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
 
 from tests.real_tokenizers import write_config
 from tests.tokens.conftest import TOKENIZERS
-from tokens.exact_engine import EncodeCounts
-from tokens.load import TokenizerError, load_reference
-from tokens.options import TokenizerOptions
-from tokens.tokenizer import Tokenizer, open_tokenizer
 
 # sha256 of GPT-2's definition: changes only when ids could, and then datasets must not be mixed.
 GPT2_FINGERPRINT_PREFIX = "3ecd0f76"

@@ -6,10 +6,10 @@ import ctypes
 
 import pyarrow as pa
 import pytest
+from shardstream.tokens.engines.transformers import TransformersEngine
 from transformers import AutoTokenizer
 
 from tests.real_tokenizers import gpt2_directory
-from tokens.transformers_engine import TransformersEngine
 
 
 class _MallocTotals(ctypes.Structure):

@@ -8,23 +8,23 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.metrics import MetricsFilter
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.output_state import prepare_output
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.pipelines.preprocess import preprocess
+from shardstream.shard_format import naming
+from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.storage import Directory, open_directory
+from shardstream.transforms import tokenize_documents
+from shardstream.transforms import write_shard as write_shard_module
+from shardstream.transforms.batch.build_dataset import BuildDataset
+from shardstream.transforms.batch.build_shard import build_shard
+from shardstream.transforms.commit_dataset import check_sums
+from shardstream.transforms.errors import JobError, job_error_message
+from shardstream.transforms.shard_documents import ShardDocuments, SpillJobError
+from shardstream.transforms.token_blocks import join_blocks
 
-from pipelines.options import parse_options
-from pipelines.output_state import prepare_output
-from pipelines.planning import make_plan
-from pipelines.preprocess import preprocess
-from shard_format import naming
-from shard_format.manifest import find_manifest
-from shard_format.storage import Directory
 from tests.pipeline_runs import build, parquet_flags
-from transforms import build_shard as build_shard_module
-from transforms import tokenize_documents
-from transforms.build_dataset import BuildDataset
-from transforms.build_shard import build_shard
-from transforms.commit_dataset import check_sums
-from transforms.errors import JobError, job_error_message
-from transforms.shard_documents import ShardDocuments, SpillJobError
-from transforms.token_blocks import join_blocks
 
 
 def test_metrics_are_those_of_the_manifest(
@@ -39,7 +39,7 @@ def test_metrics_are_those_of_the_manifest(
     result.wait_until_finish()
     counters = result.metrics().query(MetricsFilter().with_namespace("shardstream"))["counters"]
     found = {counter.key.metric.name: counter.committed for counter in counters}
-    manifest = find_manifest(Directory(tmp_path / "out"))
+    manifest = find_manifest(open_directory(tmp_path / "out"))
     assert found["documents_read"] == 12
     assert found["tokens_in"] == manifest.totals["tokens_in"]
     assert found["tokens_written"] == manifest.totals["tokens_written"]
@@ -56,24 +56,24 @@ def test_rerun_reads_nothing_again_and_keeps_finished_shards(
     flags = [*parquet_flags(sample_files, tokenizer_directory), "--num_shards", 4]
     expected = build(tmp_path / "whole", *flags).fingerprint
     out = tmp_path / "out"
-    original = build_shard_module.publish_records
+    original = write_shard_module.publish_records
 
     def fail_on_the_third(directory: Directory, name: str, *args: Any) -> Any:
         if "train-00002" in name:
             raise OSError("disk full")
         return original(directory, name, *args)
 
-    monkeypatch.setattr(build_shard_module, "publish_records", fail_on_the_third)
+    monkeypatch.setattr(write_shard_module, "publish_records", fail_on_the_third)
     with pytest.raises(Exception, match="disk full"):
         build(out, *flags, "--threads", 1)
-    assert find_manifest(Directory(out)).status == "incomplete"
+    assert find_manifest(open_directory(out)).status == "incomplete"
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
     assert kept
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished partition was read again")
 
-    monkeypatch.setattr(build_shard_module, "publish_records", original)
+    monkeypatch.setattr(write_shard_module, "publish_records", original)
     monkeypatch.setattr(tokenize_documents, "read_blocks", refuse)
     assert build(out, *flags).fingerprint == expected
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -93,7 +93,7 @@ def test_lost_spill_file_is_made_again(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_shard_module, "publish_records", fail)
+        patch.setattr(write_shard_module, "publish_records", fail)
         with pytest.raises(Exception, match="killed"):
             build(out, *flags)
     spilled = sorted((out / naming.WORK_DIRECTORY).rglob("*.arrow"))
@@ -117,7 +117,7 @@ def test_lost_shard_whose_documents_were_released_is_made_again(
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.commit_dataset.complete_manifest", fail)
+        patch.setattr("shardstream.transforms.commit_dataset.complete_manifest", fail)
         with pytest.raises(Exception, match="killed"):
             build(out, *flags)
     first, second = sorted(out.glob("*.array_record"))[:2]
@@ -161,7 +161,7 @@ def test_job_error_is_found_inside_what_runners_raise(
 ) -> None:
     error = RuntimeError(
         "Pipeline failed in state FAILED: Traceback\\n"
-        "transforms.errors.JobError: 2 of 4 documents are dead letters. [while running 'X']"
+        "shardstream.transforms.errors.JobError: 2 of 4 documents are dead letters. [while running 'X']"
     )
     assert job_error_message(error) == "2 of 4 documents are dead letters."
     assert job_error_message(RuntimeError("something else")) is None
@@ -175,7 +175,7 @@ def test_job_error_is_found_inside_what_runners_raise(
     plan = make_plan(options)
     changed = plan.source_identity | {"commit": "0" * 40}
     monkeypatch.setattr(
-        "pipelines.preprocess.make_plan",
+        "shardstream.pipelines.preprocess.make_plan",
         lambda _: type(plan)(**(vars(plan) | {"source_identity": changed})),
     )
     with pytest.raises(Exception, match="source changed while the job ran") as raised:

@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from shard_format.storage import Directory
-from transforms.shard_documents import BufferPool, ShardDocuments, SpillJobError, reading
-from transforms.spill import SpillFile, SpillReference, read_index, write_spill
-from transforms.token_blocks import SCHEMA, join_blocks
+from shardstream.shard_format.storage import open_directory
+from shardstream.transforms.batch.spill import SpillFile, read_index, write_spill
+from shardstream.transforms.shard_documents import (
+    BufferPool,
+    FileRange,
+    ShardDocuments,
+    SpillJobError,
+    reading,
+)
+from shardstream.transforms.token_blocks import SCHEMA, join_blocks
 
 
 def _batch(partition: int, tokens: list[list[int]]) -> pa.RecordBatch:
@@ -35,12 +40,12 @@ def _content(documents: ShardDocuments) -> list[tuple[int, int, list[int]]]:
 
 
 def test_documents_are_those_of_the_batches_in_order(tmp_path: Path) -> None:
-    directory, pool = Directory(tmp_path), BufferPool()
+    directory, pool = open_directory(tmp_path), BufferPool()
     size = write_spill(directory, "spill", {1: BATCHES[:3], 3: [_batch(9, [[9]])]}, 4)
     index = read_index(directory, SpillFile("spill", size), 4)
     assert np.diff(index)[[0, 2]].tolist() == [0, 0]  # buckets without documents
     pieces = [
-        SpillReference("spill", *index[1:3].tolist()),
+        FileRange("spill", *index[1:3].tolist()),
         *(batch.serialize().to_pybytes() for batch in BATCHES[3:]),
     ]
     expected = _content(ShardDocuments.of(join_blocks(BATCHES)))
@@ -54,7 +59,7 @@ def test_documents_are_those_of_the_batches_in_order(tmp_path: Path) -> None:
 
 def test_tokens_are_not_copied_out_of_the_buffer(tmp_path: Path) -> None:
     piece = BATCHES[0].serialize().to_pybytes()
-    with reading([piece], Directory(tmp_path), BufferPool(), None) as documents:
+    with reading([piece], open_directory(tmp_path), BufferPool(), None) as documents:
         assert len(documents.tokens.data) == len(piece)
 
 
@@ -69,10 +74,10 @@ def test_buffers_are_used_again_but_never_by_two_at_once() -> None:
 
 
 def test_released_range_is_no_documents(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
+    directory = open_directory(tmp_path)
     size = write_spill(directory, "spill", {0: BATCHES[:1]}, 1)
     index = read_index(directory, SpillFile("spill", size), 1)
-    reference = SpillReference("spill", *index.tolist())
+    reference = FileRange("spill", *index.tolist())
     directory.release_range(*reference)
     with (
         pytest.raises(SpillJobError, match="temporary files of this build were changed"),

@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shardstream.pipelines.job.options import parse_options
+from shardstream.pipelines.job.planning import make_plan
+from shardstream.shard_format import naming
+from shardstream.sources.partitions import list_partitions, split_partition
+from shardstream.sources.read import read_blocks
+from shardstream.sources.resolve import resolve
+from shardstream.tokens.tokenizer import open_tokenizer
+from shardstream.transforms.batch.spill import SPILL, spill_partition
+from shardstream.transforms.batch.spill_limit import SpillLimit
+from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.threads import shared_executor
+from shardstream.transforms.token_blocks import tokenize_blocks
 
-from pipelines.options import parse_options
-from pipelines.planning import make_plan
-from shard_format import naming
-from sources.partitions import list_partitions, split_partition
-from sources.read import read_blocks
-from sources.resolve import resolve
 from tests.pipeline_runs import build, parquet_flags
-from tokens.tokenizer import open_tokenizer
-from transforms.plan import BuildPlan
-from transforms.spill import SPILL, spill_partition
-from transforms.spill_limit import SpillLimit
-from transforms.threads import shared_executor
-from transforms.token_blocks import tokenize_blocks
 
 _MB = 1 << 20
 
@@ -64,7 +64,9 @@ def test_dataset_is_the_same_however_little_may_wait(
     out = tmp_path / "blocks"
     with monkeypatch.context() as patch:
         _spill_each_block(patch)
-        _build_and_fail_at("transforms.write_shards.build_shard", patch, out, flags)
+        _build_and_fail_at(
+            "shardstream.transforms.batch.write_shards.build_shard", patch, out, flags
+        )
     assert len(_spilled(out)) > 8
     assert build(out, *flags).fingerprint == expected
 
@@ -90,7 +92,7 @@ def test_attempts_that_spill_at_different_blocks_leave_each_other_s_files(
 def test_reading_again_after_a_loss_leaves_no_file_of_before(
     tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, last_step = tmp_path / "out", "transforms.commit_dataset.complete_manifest"
+    out, last_step = tmp_path / "out", "shardstream.transforms.commit_dataset.complete_manifest"
     with monkeypatch.context() as patch:
         _spill_each_block(patch)
         _build_and_fail_at(last_step, patch, out, flags)
@@ -102,7 +104,9 @@ def test_reading_again_after_a_loss_leaves_no_file_of_before(
 
 
 def _spill_each_block(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("transforms.spill.process_limit", lambda n: SpillLimit(n, most=1, least=1))
+    patch.setattr(
+        "shardstream.transforms.batch.spill.process_limit", lambda n: SpillLimit(n, most=1, least=1)
+    )
 
 
 def _build_and_fail_at(step: str, patch: pytest.MonkeyPatch, out: Path, flags: list[str]) -> None:

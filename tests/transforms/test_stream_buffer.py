@@ -6,17 +6,16 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from shard_format import keys
-from shard_format.shard_file import ShardOptions
-from sources.options import SourceOptions
-from sources.resolve import ReadSpec
-from tokens.options import TokenizerOptions
-from tokens.packing import PackingOptions
-from transforms.plan import TokenizerFacts
-from transforms.stream_buffer import MIN_BLOCKS, ShuffleBuffer, drain, draw
-from transforms.stream_plan import StreamPlan
-from transforms.token_blocks import SCHEMA
+from shardstream.shard_format import keys
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.sources.options import SourceOptions
+from shardstream.sources.resolve import ReadSpec
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.packing.pack import PackingOptions
+from shardstream.transforms.plan import TokenizerFacts
+from shardstream.transforms.stream.buffer import MIN_BLOCKS, ShuffleBuffer, drain, draw
+from shardstream.transforms.stream.plan import StreamPlan
+from shardstream.transforms.token_blocks import SCHEMA
 
 
 def make_plan(**changes: object) -> StreamPlan:

@@ -3,11 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from sources.read import TextBlock
-from tokens.options import TokenizerOptions
-from tokens.tokenizer import Tokenizer, open_tokenizer
-from transforms.token_blocks import tokenize_block
+from shardstream.sources.read import TextBlock
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
+from shardstream.transforms.token_blocks import tokenize_block
 
 
 @pytest.fixture

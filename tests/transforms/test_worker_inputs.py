@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from shardstream.transforms.worker_inputs import MAX_INLINE_DATA_FILES
 
 from tests.pipeline_runs import build, parquet_flags, read_documents
-from transforms.worker_inputs import MAX_INLINE_DATA_FILES
 
 
 def test_long_file_list_gives_the_dataset_of_the_pattern(

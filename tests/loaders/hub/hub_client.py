@@ -50,7 +50,7 @@ class HubClient:
 
 def run(options: dict[str, Any]) -> dict[str, Any]:
     """What `HubClient.run` asks for."""
-    import loaders
+    from shardstream import loaders
 
     digest = hashlib.sha256()
     found: dict[str, Any] = {"sequences": 0, "tokens": 0, "error": None}

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from loaders.hub.cache import TokenBlock, TokenCache
+from shardstream.loaders.hub.cache import TokenBlock, TokenCache
 
 KEYS = ["a" * 32, "b" * 32]
 
@@ -124,7 +123,7 @@ def test_a_lower_limit_deletes_entries_and_nothing_else(tmp_path: Path) -> None:
 _WRITE = """
 import sys
 from pathlib import Path
-from loaders.hub.cache import TokenCache
+from shardstream.loaders.hub.cache import TokenCache
 from tests.loaders.hub.test_cache import KEYS, _write
 cache = TokenCache(sys.argv[1], KEYS[0], 60_000)
 for number in range(60):

@@ -4,11 +4,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
-
-from loaders.hub.buffer import RollingBuffer
-from loaders.hub.feed import Checkpoint
-from loaders.hub.order import EpochOrder
-from loaders.hub.share import Position
+from shardstream.loaders.hub.buffer import RollingBuffer
+from shardstream.loaders.hub.feed import Checkpoint
+from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.share import Position
 
 
 def _order(epoch: int = 0, window: int = 100, **changed: int) -> EpochOrder:

@@ -5,9 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from loaders.hub.units import UNIT_SEQUENCES, Documents, Packer, Unit
-from tokens.pack_options import PackingOptions
+from shardstream.loaders.hub.units import UNIT_SEQUENCES, Documents, Packer, Unit
+from shardstream.tokens.packing.options import PackingOptions
 
 LENGTH = 8
 PACKINGS = ["concat", "best_fit", "pad", "none"]

@@ -1,0 +1,1 @@
+"""Which record comes when: arithmetic on numbers, without files, threads or JAX."""

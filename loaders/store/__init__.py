@@ -1,0 +1,1 @@
+"""Shards of a store on this host's disk: fetched by ranges, kept for all its processes."""

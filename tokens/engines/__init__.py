@@ -1,0 +1,1 @@
+"""Tokenizer engines, and the certificates that say where their ids can be trusted."""

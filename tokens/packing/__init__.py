@@ -1,0 +1,1 @@
+"""Document lengths to sequences of L tokens: plans, and tokens moved as planned."""
