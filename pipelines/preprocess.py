@@ -21,6 +21,7 @@ from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, read_manifest
 from shardstream.tokens.tokenizer import open_tokenizer
 from shardstream.transforms.batch.build_dataset import BuildDataset
+from shardstream.transforms.batch.worker_pool import worker_processes
 from shardstream.transforms.errors import job_error_message
 from shardstream.transforms.hub_token import use_hub_token
 from shardstream.transforms.plan import BuildPlan
@@ -66,7 +67,7 @@ def _build(plan: BuildPlan, options: PreprocessOptions, beam_args: Sequence[str]
     if isinstance(plan, StreamPlan):
         runner = run_stream(plan, beam_args, progress=options.work.progress)
     else:
-        with Progress(plan, enabled=options.work.progress):
+        with worker_processes(plan), Progress(plan, enabled=options.work.progress):
             runner = run(BuildDataset(plan), beam_args)
     return finish(plan, record_run(plan, runner, time.monotonic() - started))
 
@@ -97,6 +98,7 @@ def record_run(plan: BuildPlan, runner: str, seconds: float) -> Manifest:
             "engine_version": tokenizer.engine_version,
             "shuffle_via": plan.shuffle_via,
             "threads": plan.threads,
+            "processes": plan.processes,
             "code_version": _code_version(),
         },
     )

@@ -56,6 +56,7 @@ class BuildPlan:
         partition_bytes: text per unit of reading.
         block_bytes: text per tokenizer call.
         threads: of a worker process.
+        processes: that a local runner's work is divided between; 1 keeps it in the runner's own.
         data_files_name: file of the directory that holds a long list of data files, None where
             the source has them all; see transforms.worker_inputs.
         hub_token_secret: name of the secret from which workers take the hub's token.
@@ -78,6 +79,7 @@ class BuildPlan:
     partition_bytes: int = DEFAULT_PARTITION_BYTES
     block_bytes: int
     threads: int
+    processes: int = 1
     data_files_name: str | None = None
     hub_token_secret: str | None = None
 

@@ -62,7 +62,8 @@ class WorkOptions:
         shuffle_via: "files" (batch) or "worker" (stream), "engine", or "auto", by runner.
         partition_mb: text a partition holds; None: 64 in batch mode, 8 in a stream.
         block_kb: text per tokenizer call; None: 2048, less in a stream with a small buffer.
-        threads: per worker process; None: all cores on a local runner, one elsewhere.
+        threads: cores to use; None: all that there are on a local runner, one a worker elsewhere.
+        processes: that a local batch job divides its cores between; None: by the size of the source.
         progress: show progress.
         wait: for the job to end; False leaves it to the engine.
         plan_only: print what the job would do, and don't run it.
@@ -73,6 +74,7 @@ class WorkOptions:
     partition_mb: int | None = None
     block_kb: int | None = None
     threads: int | None = None
+    processes: int | None = None
     progress: bool = True
     wait: bool = True
     plan_only: bool = False
@@ -85,6 +87,7 @@ class WorkOptions:
             ("partition_mb", self.partition_mb),
             ("block_kb", self.block_kb),
             ("threads", self.threads),
+            ("processes", self.processes),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}, expected at least 1")
@@ -189,6 +192,7 @@ def parse_options(argv: Sequence[str]) -> PreprocessOptions:
             partition_mb=flags.partition_mb,
             block_kb=flags.block_kb,
             threads=flags.threads,
+            processes=flags.processes,
             progress=flags.progress,
             wait=flags.wait,
             plan_only=flags.plan,
@@ -279,7 +283,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--shuffle_via", choices=SHUFFLE_VIA, default="auto", help="who keeps what waits")
     add("--partition_mb", type=int, help="text per unit of reading; 64, in a stream 8")
     add("--block_kb", type=int, help="text per tokenizer call; 2048, less with a small buffer")
-    add("--threads", type=int, help="per worker process; by default all cores on local runners")
+    add("--threads", type=int, help="cores to use; by default all on local runners")
+    add("--processes", type=int, help="that a local batch job divides its cores between")
     add("--progress", action=switch, default=True, help="show progress")
     add("--plan", action="store_true", help="print what the job would do and cost, don't run it")
     add("--wait", action=switch, default=True, help="for the job; --no-wait: submit it and go")

@@ -1,10 +1,10 @@
 """Options to plan: opens source and tokenizer once, catches mistakes before the job starts."""
 
-import os
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from shardstream.pipelines.job.cores import available_cores, choose_processes
 from shardstream.pipelines.job.options import PreprocessOptions, WorkOptions
 from shardstream.pipelines.job.runners import is_local, runner_name
 from shardstream.shard_format.record import token_dtype_for
@@ -59,11 +59,21 @@ def make_plan(options: PreprocessOptions, *, writes: bool = True) -> BuildPlan:
     if options.mode == "stream":
         return _stream_plan(options, source, common)
     num_shards = options.output.num_shards or choose_num_shards(source, tokenizer)
+    if common["shuffle_via"] == "files" and "multi_processing" not in " ".join(options.beam_args):
+        common |= _processes(options.work.processes, common["threads"], source)
     return BuildPlan(
         **common,
         num_shards=num_shards,
         num_validation_shards=max(1, round(num_shards * fraction)) if fraction else 0,
     )
+
+
+def _processes(asked: int | None, threads: int, source: Source) -> dict[str, int]:
+    """Returns between how many processes the work is divided, and the threads of each."""
+    processes = asked
+    if processes is None:
+        processes = choose_processes(threads, estimate_text_bytes(source) if threads > 2 else 0)
+    return {"processes": processes, "threads": max(1, threads // processes)}
 
 
 def _common(
@@ -215,5 +225,5 @@ def _work(work: WorkOptions, beam_args: tuple[str, ...], mode: str) -> dict[str,
         "shuffle_via": via,
         "partition_bytes": (work.partition_mb or _PARTITION_MB[mode]) << 20,
         "hub_token_secret": work.hub_token_secret,
-        "threads": work.threads or (len(os.sched_getaffinity(0)) if local else 1),
+        "threads": work.threads or (available_cores() if local else 1),
     }

@@ -123,7 +123,9 @@ def test_dockerfile_commands_run(tmp_path: Path, tokenizer_directory: str) -> No
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     (made,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(made).namelist()
-    assert {"shardstream/transforms/plan.py", "shardstream/pipelines/flex_template.py"} <= set(names)
+    assert {"shardstream/transforms/plan.py", "shardstream/pipelines/flex_template.py"} <= set(
+        names
+    )
     installed = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*install, "--target", str(installed), str(made)], check=True)

@@ -15,7 +15,7 @@ from shardstream.pipelines.preprocess import preprocess
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import find_manifest
 from shardstream.shard_format.storage import Directory, open_directory
-from shardstream.transforms import tokenize_documents
+from shardstream.transforms import read_partition
 from shardstream.transforms import write_shard as write_shard_module
 from shardstream.transforms.batch.build_dataset import BuildDataset
 from shardstream.transforms.batch.build_shard import build_shard
@@ -74,7 +74,7 @@ def test_rerun_reads_nothing_again_and_keeps_finished_shards(
         raise AssertionError("a finished partition was read again")
 
     monkeypatch.setattr(write_shard_module, "publish_records", original)
-    monkeypatch.setattr(tokenize_documents, "read_blocks", refuse)
+    monkeypatch.setattr(read_partition, "read_blocks", refuse)
     assert build(out, *flags).fingerprint == expected
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 

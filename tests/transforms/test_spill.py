@@ -65,7 +65,7 @@ def test_dataset_is_the_same_however_little_may_wait(
     with monkeypatch.context() as patch:
         _spill_each_block(patch)
         _build_and_fail_at(
-            "shardstream.transforms.batch.write_shards.build_shard", patch, out, flags
+            "shardstream.transforms.batch.build_shard.write_shard", patch, out, flags
         )
     assert len(_spilled(out)) > 8
     assert build(out, *flags).fingerprint == expected

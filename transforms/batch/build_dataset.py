@@ -8,7 +8,7 @@ the GroupByKey. Only steps that every runner takes: Map, ParDo, GroupByKey, side
 """
 
 import apache_beam as beam
-from shardstream.transforms.batch.spill import SpillPartitions
+from shardstream.transforms.batch.spill_partitions import SpillPartitions
 from shardstream.transforms.batch.write_shards import WriteShards
 from shardstream.transforms.commit_dataset import CommitDataset
 from shardstream.transforms.dead_letters import SumCounts, WriteDeadLetters

@@ -2,13 +2,23 @@
 
 import contextlib
 import json
+from concurrent.futures import Executor
 from typing import Any
 
 from shardstream.shard_format.storage import Directory
 from shardstream.transforms.batch.spill import SPILL, SPILLED
 from shardstream.transforms.plan import BuildPlan
-from shardstream.transforms.shard_documents import ShardDocuments, SpillJobError
+from shardstream.transforms.shard_documents import (
+    BufferPool,
+    FileRange,
+    ShardDocuments,
+    SpillJobError,
+    reading,
+)
+from shardstream.transforms.threads import shared_executor
 from shardstream.transforms.write_shard import write_shard
+
+_FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
 
 
 def build_shard(
@@ -47,6 +57,33 @@ def build_shard(
     result = {"bucket": bucket} | written
     directory.write(sidecar, json.dumps(result).encode())
     return result
+
+
+def build_from_pieces(
+    bucket: int, pieces: list[bytes | FileRange], plan: BuildPlan, buffers: BufferPool
+) -> dict[str, Any]:
+    """Builds a bucket's shard from where its documents wait, then gives back the room they took.
+
+    Args:
+        bucket: of the plan.
+        pieces: Arrow IPC messages, or the ranges of spill files that hold them.
+        plan: of the build.
+        buffers: lends the memory.
+    """
+    directory = plan.directory
+    documents = reading(pieces, directory, buffers, fetching(directory))
+    result = build_shard(bucket, documents, plan, directory)
+    for piece in pieces:
+        if not isinstance(piece, bytes):
+            directory.release_range(*piece)
+    return result
+
+
+def fetching(directory: Directory) -> Executor | None:
+    """Returns what reads pieces side by side where they wait on a store, None on a local disk."""
+    if directory.local_path("") is not None:
+        return None
+    return shared_executor("fetch-spill", _FETCHES_AT_ONCE)
 
 
 def forget_lost_shards(plan: BuildPlan) -> list[str]:

@@ -13,26 +13,20 @@ over to the shards, with the pages of memory in which both are cached.
 
 import dataclasses
 import json
-import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 from shardstream.shard_format.storage import Directory
 from shardstream.sources.partitions import Partition
 from shardstream.sources.read import DeadLetter
 from shardstream.transforms.batch.spill_limit import SpillLimit, process_limit
 from shardstream.transforms.plan import BuildPlan
+from shardstream.transforms.read_partition import PartitionReader
 from shardstream.transforms.scatter import scatter_block
-from shardstream.transforms.threads import shared_executor
 from shardstream.transforms.token_blocks import SCHEMA, TokenBlock
-from shardstream.transforms.tokenize_documents import PartitionDoFn
 
 SPILL = "spill"  # folder of the files
 SPILLED = "spilled"  # folder of the markers
@@ -46,73 +40,24 @@ class SpillFile(NamedTuple):
     num_bytes: int
 
 
-class SpillPartitions(PartitionDoFn):
-    """Partition → the fields of each SpillFile it was written to, below the dataset directory.
+def spill_once(reader: PartitionReader, partition: Partition, num_readers: int) -> dict[str, Any]:
+    """Spills a partition, unless an earlier attempt did; returns its marker's content.
 
-    Two partitions are read at a time: while one ends, writes its files or waits for its source, the
-    tokenizer's threads work on the other. (One at a time left a sixth of two cores idle.)
+    Args:
+        reader: of the plan.
+        partition: to read.
+        num_readers: how many partitions this process reads at once.
     """
-
-    def setup(self) -> None:
-        """Opens the tokenizer; makes the threads that read."""
-        super().setup()
-        self._num_readers = min(2, self._plan.threads)
-        self._readers = shared_executor("read", self._num_readers)
-
-    def start_bundle(self) -> None:
-        """Nothing runs yet."""
-        self._running: deque[Future[dict[str, Any]]] = deque()
-        self._is_abandoned = threading.Event()
-
-    def process(self, partition: Partition) -> Iterator[Any]:
-        """Begins to read a partition; yields what earlier ones came to, when they are done."""
-        while len(self._running) >= self._num_readers:
-            yield from self._outputs(self._next_result())
-        self._running.append(self._readers.submit(self._spill, partition, self._is_abandoned))
-
-    def finish_bundle(self) -> Iterator[Any]:
-        """Yields what the last partitions came to."""
-        window = GlobalWindow()
-        while self._running:
-            for output in self._outputs(self._next_result()):
-                tag = output.tag if isinstance(output, beam.pvalue.TaggedOutput) else None
-                value = output if tag is None else output.value
-                windowed = WindowedValue(value, window.max_timestamp(), [window])
-                yield windowed if tag is None else beam.pvalue.TaggedOutput(tag, windowed)
-
-    def _next_result(self) -> dict[str, Any]:
-        try:
-            return self._running.popleft().result()
-        except BaseException:
-            self._is_abandoned.set()  # the others need not go on
-            raise
-
-    def _spill(self, partition: Partition, is_abandoned: threading.Event) -> dict[str, Any]:
-        """Spills a partition, unless an earlier run did; returns its marker's content."""
-        plan = self._plan
-        directory = plan.directory
-        marker = plan.work_name(SPILLED, f"{partition.name}.json")
-        done = read_marker(directory, marker)
-        if done is None:
-            blocks = self.token_blocks(partition, num_readers=self._num_readers)
-            blocks = _unless(is_abandoned, blocks)
-            limit = process_limit(self._num_readers)
-            done = spill_partition(blocks, partition.name, plan, directory, limit)
-            directory.write(marker, json.dumps(done).encode())
-        return done
-
-    def _outputs(self, done: dict[str, Any]) -> Iterator[Any]:
-        """Yields the partition's spill files, and the side outputs."""
-        yield from done["files"].items()
-        letters = [DeadLetter(**letter) for letter in done["dead_letters"]]
-        yield from self.side_outputs(Counter(done["counts"]), letters)
-
-
-def _unless(is_abandoned: threading.Event, blocks: Iterable[TokenBlock]) -> Iterator[TokenBlock]:
-    for block in blocks:
-        if is_abandoned.is_set():
-            raise RuntimeError("another partition of this bundle failed")
-        yield block
+    plan = reader.plan
+    directory = plan.directory
+    marker = plan.work_name(SPILLED, f"{partition.name}.json")
+    done = read_marker(directory, marker)
+    if done is None:
+        blocks = reader.token_blocks(partition, num_readers=num_readers)
+        limit = process_limit(num_readers)
+        done = spill_partition(blocks, partition.name, plan, directory, limit)
+        directory.write(marker, json.dumps(done).encode())
+    return done
 
 
 def spill_partition(

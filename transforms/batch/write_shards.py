@@ -1,26 +1,25 @@
 """Brings a bucket's documents together, by the runner's shuffle or from files; writes its shard."""
 
-import contextlib
-import ctypes
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
-from shardstream.shard_format.storage import Directory
-from shardstream.tokens.tokenizer import release_memory
-from shardstream.transforms.batch.build_shard import build_shard
+from shardstream.transforms.batch import worker
+from shardstream.transforms.batch.build_shard import build_from_pieces, fetching
+from shardstream.transforms.batch.memory import release_free_memory
 from shardstream.transforms.batch.spill import SpillFile, read_index
+from shardstream.transforms.batch.worker_pool import naming_lost_workers, pool_of
 from shardstream.transforms.plan import BuildPlan
-from shardstream.transforms.shard_documents import BufferPool, FileRange, reading
+from shardstream.transforms.shard_documents import BufferPool, FileRange
 from shardstream.transforms.threads import shared_executor
 
-_FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
+# Threads that build shards; Python's lock, which ArrayRecord's writer holds, leaves a third nothing.
+_MOST_BUILDERS = 2
 
 
 class WriteShards(beam.PTransform):
@@ -78,36 +77,36 @@ class _BuildShards(beam.DoFn):
         self._plan = plan
 
     def setup(self) -> None:
+        self._pool = pool_of(self._plan)
+        if self._pool is not None:
+            self._most_running = 2 * self._plan.processes  # a worker finds the next one waiting
+            return
         # One shard sorts and packs while another is hashed and flushed; more would cost memory.
-        self._num_threads = min(2, self._plan.threads)
-        self._executor = shared_executor("build-shard", self._num_threads)
+        self._most_running = min(_MOST_BUILDERS, self._plan.threads)
+        self._threads = shared_executor("build-shard", self._most_running)
         self._buffers = BufferPool()
-        _release_free_memory()
+        release_free_memory()
 
     def start_bundle(self) -> None:
         self._pending: list[Future[dict[str, Any]]] = []
 
-    def begin(self, bucket: int, pieces: Callable[[], list[bytes | FileRange]]) -> None:
-        """Builds a shard when a thread is free; waits until then."""
+    def begin(self, bucket: int, pieces: list[bytes | FileRange]) -> None:
+        """Builds a shard when a thread or a process is free; waits until then."""
         running = [future for future in self._pending if not future.done()]
-        if len(running) >= self._num_threads:
-            running[0].result()
-        self._pending.append(self._executor.submit(self._build, bucket, pieces))
+        if len(running) >= self._most_running:
+            _result(running[0])
+        self._pending.append(self._submit(bucket, pieces))
 
-    def _build(self, bucket: int, pieces: Callable[[], list[bytes | FileRange]]) -> dict[str, Any]:
-        directory = self._plan.directory
-        found = pieces()
-        documents = reading(found, directory, self._buffers, _fetching(directory))
-        result = build_shard(bucket, documents, self._plan, directory)
-        for piece in found:
-            if not isinstance(piece, bytes):
-                directory.release_range(*piece)
-        return result
+    def _submit(self, bucket: int, pieces: list[bytes | FileRange]) -> Future[dict[str, Any]]:
+        if self._pool is not None:
+            with naming_lost_workers():
+                return self._pool.submit(worker.build, bucket, pieces)
+        return self._threads.submit(build_from_pieces, bucket, pieces, self._plan, self._buffers)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         window = GlobalWindow()
         for future in self._pending:
-            result = future.result()
+            result = _result(future)
             shard = result["shard"]
             Metrics.counter("shardstream", "shards").inc()
             Metrics.counter("shardstream", "records").inc(shard["records"])
@@ -121,7 +120,7 @@ class _BuildFromBlocks(_BuildShards):
     def process(self, group: tuple[int, Iterable[bytes | None]], _ready: Any) -> None:
         bucket, blocks = group
         pieces = [block for block in blocks if block is not None]
-        self.begin(bucket, lambda: pieces)
+        self.begin(bucket, pieces)
 
 
 class _BuildFromFiles(_BuildShards):
@@ -136,7 +135,7 @@ class _BuildFromFiles(_BuildShards):
         if self._index is None:
             self._index = _read_indexes(self._plan, files)
         names, index = self._index
-        self.begin(bucket, lambda: _pieces_of(bucket, names, index))
+        self.begin(bucket, _pieces_of(bucket, names, index))
 
 
 def _read_indexes(
@@ -147,7 +146,7 @@ def _read_indexes(
     A file is there once, although a bundle that was tried again has listed it twice.
     """
     ordered = sorted({SpillFile(*file) for file in files})
-    executor = _fetching(plan.directory)
+    executor = fetching(plan.directory)
     indexes = (map if executor is None else executor.map)(
         lambda file: read_index(plan.directory, file, plan.num_buckets), ordered
     )
@@ -163,20 +162,6 @@ def _pieces_of(bucket: int, files: list[SpillFile], index: np.ndarray) -> list[b
     ]
 
 
-def _fetching(directory: Directory) -> Executor | None:
-    """Returns what reads pieces side by side where they wait on a store, None on a local disk."""
-    if directory.local_path("") is not None:
-        return None
-    return shared_executor("fetch-spill", _FETCHES_AT_ONCE)
-
-
-def _release_free_memory() -> None:
-    """Gives back what reading and tokenizing needed: shards ask for other sizes, beside it.
-
-    Without it the peak grew with the length of the first stage: 1.09 GB at 129 M tokens, 1.23 at
-    1,288 M.
-    """
-    release_memory()
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
+    with naming_lost_workers():
+        return future.result()
