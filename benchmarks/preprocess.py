@@ -25,7 +25,9 @@ from benchmarks.datatrove_peer import ProcessTreeMeter, report
 from shardstream import pipelines  # noqa: F401  (before pyarrow, as in the command itself: it sets up allocators)
 
 
-def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequence[str]) -> str:
+def run_ours(
+    files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequence[str], *, ceiling: bool
+) -> str:
     """Builds the dataset in this process; returns the line of JSON that every peer prints."""
     # Imports are no part of the time, those that libraries put off included; likewise for the peer.
     import awkward  # noqa: F401
@@ -44,20 +46,23 @@ def run_ours(files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequenc
         with ProcessTreeMeter() as meter:
             manifest = preprocess(options)
         seconds = time.perf_counter() - start
-    ceiling = measure_ceiling(options)
     tokens = manifest.totals["tokens_in"]
+    alone = measure_ceiling(options) if ceiling else None
     return report(
         f"shardstream ({manifest.run['runner']})",
         meter,
         tokens=tokens,
         seconds=seconds,
-        engine_ceiling_mtok_per_s=ceiling,
-        share_of_ceiling=tokens / seconds / 1e6 / ceiling,
+        **({} if alone is None else _shares(alone, tokens / seconds / 1e6)),
     )
 
 
+def _shares(alone: float, mtok_per_s: float) -> dict[str, float]:
+    return {"engine_ceiling_mtok_per_s": alone, "share_of_ceiling": mtok_per_s / alone}
+
+
 def measure_ceiling(options: object) -> float:
-    """Returns Mtok/s of the engine alone on the same blocks with as many threads as cores."""
+    """Returns Mtok/s of the engine alone on the same blocks, on as many threads as the job has."""
     from shardstream.pipelines.job.planning import make_plan
     from shardstream.sources.partitions import list_partitions, split_partition
     from shardstream.sources.read import read_blocks
@@ -73,7 +78,7 @@ def measure_ceiling(options: object) -> float:
         for partition in split_partition(coarse, spec, plan.partition_bytes)
         for block in read_blocks(partition, spec, block_bytes=plan.block_bytes)
     ]
-    with ThreadPoolExecutor(plan.threads) as pool:
+    with ThreadPoolExecutor(plan.threads * plan.processes) as pool:
         start = time.perf_counter()
         tokens = sum(pool.map(lambda text: len(tokenizer.encode(text).ids), texts))
         return tokens / (time.perf_counter() - start) / 1e6
@@ -90,7 +95,8 @@ def link_times(files: Sequence[Path], times: int, folder: Path) -> list[Path]:
     return links
 
 
-def _run_side(module: str, arguments: Sequence[object]) -> dict:
+def run_side(module: str, arguments: Sequence[object]) -> dict:
+    """Runs one side in a process of its own; returns what it reports."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -105,11 +111,13 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="the corpus N times over (ours only)")
     parser.add_argument("--runner", default="DirectRunner")
     parser.add_argument("--only", choices=["ours", "datatrove"])
+    parser.add_argument("--no_ceiling", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("files", nargs="*", type=Path, help=argparse.SUPPRESS)
     args, flags = parser.parse_known_args()
     if args.inside:
-        print(run_ours(args.files, args.tokenizer, args.runner, flags))
+        ceiling = not args.no_ceiling
+        print(run_ours(args.files, args.tokenizer, args.runner, flags, ceiling=ceiling))
         return
     if args.tokenizer is None:
         from tests.real_tokenizers import gpt2_directory
@@ -123,7 +131,7 @@ def main() -> None:
         peer = "benchmarks.datatrove_peer", ["--tokenizer", args.tokenizer, *files]
         # Before and after the peer, so that a drift of the machine hurts neither side alone.
         order = {"ours": [us], "datatrove": [peer], None: [us, peer, us]}[args.only]
-        rows = [_run_side(*side) for side in order]
+        rows = [run_side(*side) for side in order]
     print(f"{len(files) * args.times} files, {os.cpu_count()} cores, GPT-2 ids")
     for row in rows:
         print(
