@@ -117,6 +117,9 @@ def batch(tokenizer: str, length: int) -> dict[str, Any]:
     """Batch mode into a temporary directory; its own clock."""
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
+    from shardstream.pipelines.process import set_up_process
+
+    set_up_process()
     from transformers import AutoTokenizer  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="hub-direct-") as folder:
