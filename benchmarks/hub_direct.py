@@ -118,10 +118,9 @@ def batch(tokenizer: str, length: int) -> dict[str, Any]:
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
     from shardstream.pipelines.process import set_up_process
-
-    set_up_process()
     from transformers import AutoTokenizer  # noqa: F401
 
+    set_up_process()
     with tempfile.TemporaryDirectory(prefix="hub-direct-") as folder:
         argv = ["--dataset", DATASET, "--tokenizer", tokenizer, "--output", folder]
         argv += ["--sequence_length", str(length), "--no-progress"]
