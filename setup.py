@@ -53,7 +53,12 @@ setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     install_requires=LOADER,
-    entry_points={"console_scripts": ["shardstream-worker = shardstream.pipelines.worker:main"]},
+    entry_points={
+        "console_scripts": [
+            "shardstream = shardstream.pipelines.command:main",
+            "shardstream-worker = shardstream.pipelines.worker:main",
+        ]
+    },
     extras_require={
         "hub": HUB,
         "pipeline": PIPELINE,

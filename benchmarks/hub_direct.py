@@ -117,8 +117,10 @@ def batch(tokenizer: str, length: int) -> dict[str, Any]:
     """Batch mode into a temporary directory; its own clock."""
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
+    from shardstream.pipelines.process import set_up_process
     from transformers import AutoTokenizer  # noqa: F401
 
+    set_up_process()
     with tempfile.TemporaryDirectory(prefix="hub-direct-") as folder:
         argv = ["--dataset", DATASET, "--tokenizer", tokenizer, "--output", folder]
         argv += ["--sequence_length", str(length), "--no-progress"]

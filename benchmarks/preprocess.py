@@ -20,15 +20,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.corpus import build_corpus
+from shardstream.pipelines.process import set_up_process
+
 from benchmarks.datatrove_peer import ProcessTreeMeter, report
-from shardstream import pipelines  # noqa: F401  (before pyarrow, as in the command itself: it sets up allocators)
 
 
 def run_ours(
     files: Sequence[Path], tokenizer: Path, runner: str, flags: Sequence[str], *, ceiling: bool
 ) -> str:
     """Builds the dataset in this process; returns the line of JSON that every peer prints."""
+    set_up_process()  # before pyarrow is imported, as in the command itself
     # Imports are no part of the time, those that libraries put off included; likewise for the peer.
     import awkward  # noqa: F401
     import gigatoken  # noqa: F401
@@ -119,6 +120,8 @@ def main() -> None:
         ceiling = not args.no_ceiling
         print(run_ours(args.files, args.tokenizer, args.runner, flags, ceiling=ceiling))
         return
+    from benchmarks.corpus import build_corpus  # imports pyarrow, which our side must not yet
+
     if args.tokenizer is None:
         from tests.real_tokenizers import gpt2_directory
 

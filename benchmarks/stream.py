@@ -39,6 +39,9 @@ def run_job(output: Path, files: Sequence[Path], *flags: object, throttle: float
 
 def job(argv: Sequence[str], throttle: float) -> None:
     """What run_job's process does: one build, then a line of JSON."""
+    from shardstream.pipelines.process import set_up_process
+
+    set_up_process()
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
     from shardstream.shard_format.commit_log import read_commits

@@ -1,11 +1,4 @@
-"""What a user runs: commands, their options, and the assembly of graphs."""
+"""What a user runs: the commands, their options, and the assembly of graphs.
 
-# First of all imports of a command: Arrow's allocator reads its settings when it is loaded, Beam
-# and transformers chatter while they are imported.
-from shardstream.pipelines.logs import hide_chatter
-from shardstream.pipelines.memory import collect_rarely, keep_freed_memory, share_the_lock
-
-keep_freed_memory()
-collect_rarely()
-share_the_lock()
-hide_chatter()
+Importing this room changes nothing in the process; commands set theirs up in `process`.
+"""

@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from shardstream.pipelines.job.options import make_parser
+from shardstream.pipelines.job.failures import guarded
 from shardstream.pipelines.logs import end_logs
 from shardstream.pipelines.preprocess import main
+from shardstream.pipelines.process import set_up_process
+from shardstream.shard_format.errors import OptionError
 
 # Set in the image, deploy/dataflow/Dockerfile.
 _IMAGE = "SHARDSTREAM_IMAGE"
@@ -22,11 +24,11 @@ def to_flags(parameters: Sequence[str]) -> list[str]:
     """Returns the flags that parameters stand for; what isn't ours passes as it is.
 
     Raises:
-        ValueError: a switch is neither true nor false.
+        OptionError: a switch is neither true nor false.
     """
-    actions = {
-        option: action for action in make_parser()._actions for option in action.option_strings
-    }
+    from shardstream.pipelines.job.options import make_parser  # after the process is set up
+
+    actions = make_parser().flags
     flags: list[str] = []
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
@@ -50,7 +52,7 @@ def to_flags(parameters: Sequence[str]) -> list[str]:
 def _switch(name: str, value: str, action: argparse.Action) -> list[str]:
     wanted = {"true": True, "false": False}.get(value.lower())
     if wanted is None:
-        raise ValueError(f"{name} is {value!r}, expected true or false")
+        raise OptionError(f"{name} is {value!r}, expected true or false")
     if wanted:
         return [name]
     off = f"--no-{name.removeprefix('--')}"
@@ -58,10 +60,7 @@ def _switch(name: str, value: str, action: argparse.Action) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        status = main(to_flags(sys.argv[1:]))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+    set_up_process()
+    status = guarded("shardstream build", lambda: main(to_flags(sys.argv[1:])))
     end_logs()
     sys.exit(status)

@@ -11,7 +11,6 @@ _CHATTER = (
     "Really destroying",
 )
 
-
 # Runners log a worker's exception, with its traceback, once for every stage it passes; the one
 # that ends the job is raised, and that is the one to show.
 _REPEATED = (
@@ -30,12 +29,26 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or not record.name.startswith(_REPEATED)
 
 
-def hide_chatter() -> None:
-    """Drops messages that Beam and transformers write while they are imported."""
+_CHATTERING = ("root", "apache_beam.utils.subprocess_server")
+
+
+def hide_chatter() -> bool:
+    """Drops messages that Beam and transformers write while they are imported.
+
+    Returns whether they were shown before.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    logging.getLogger().addFilter(_is_news)
-    logging.getLogger("apache_beam.utils.subprocess_server").addFilter(_is_news)
+    shown = _is_news not in logging.getLogger().filters
+    for name in _CHATTERING:
+        logging.getLogger(name).addFilter(_is_news)  # a filter that is there is not added again
+    return shown
+
+
+def show_chatter() -> None:
+    """Shows again what `hide_chatter` hides."""
+    for name in _CHATTERING:
+        logging.getLogger(name).removeFilter(_is_news)
 
 
 def set_up_logs(level: int = logging.WARNING) -> None:
@@ -49,7 +62,7 @@ def set_up_logs(level: int = logging.WARNING) -> None:
 def end_logs() -> None:
     """Silences what a failed job's threads say while the runner is torn down under them.
 
-    For the end of a process only: whoever calls `main` from Python keeps their logs.
+    For the end of a process only: a caller of `main` from Python keeps its logs.
     """
     logging.disable(logging.CRITICAL)
     threading.excepthook = lambda _: None

@@ -1,138 +1,64 @@
-"""`python -m pipelines.preprocess`: a Hugging Face stream becomes a dataset directory of shards."""
+"""`shardstream build`, `stream` and `plan`: a Hugging Face stream becomes a dataset directory.
 
-import dataclasses
+`python -m pipelines.preprocess` is the first of them. Nothing heavy is imported before the process
+is set up: Arrow's allocator reads its settings when pyarrow is imported.
+"""
+
 import sys
-import time
 from collections.abc import Sequence
-from importlib import metadata
+from typing import TYPE_CHECKING
 
-from shardstream.pipelines.job.card import make_card
-from shardstream.pipelines.job.dataflow import submit, template_location, worker_args
-from shardstream.pipelines.job.estimate import describe_estimate
-from shardstream.pipelines.job.options import PreprocessOptions, parse_options
-from shardstream.pipelines.job.output_state import OutputState, prepare_output, remove_work
-from shardstream.pipelines.job.planning import make_plan
-from shardstream.pipelines.job.progress import Progress
-from shardstream.pipelines.job.run_stream import describe_stream, run_stream
-from shardstream.pipelines.job.runners import run
-from shardstream.pipelines.job.summary import describe_dataset
+from shardstream.pipelines.job.failures import guarded
 from shardstream.pipelines.logs import end_logs, set_up_logs
-from shardstream.shard_format import naming
-from shardstream.shard_format.manifest import Manifest, read_manifest
-from shardstream.tokens.tokenizer import open_tokenizer
-from shardstream.transforms.batch.build_dataset import BuildDataset
-from shardstream.transforms.batch.worker_pool import worker_processes
-from shardstream.transforms.errors import job_error_message
-from shardstream.transforms.hub_token import use_hub_token
-from shardstream.transforms.plan import BuildPlan
-from shardstream.transforms.stream.build_stream import BuildStream
-from shardstream.transforms.stream.plan import StreamPlan
-from shardstream.transforms.worker_inputs import leave_file_list
+from shardstream.pipelines.process import borrowed_process, set_up_process
+
+if TYPE_CHECKING:
+    from shardstream.pipelines.job.options import PreprocessOptions
+    from shardstream.shard_format.manifest import Manifest
 
 
-def preprocess(options: PreprocessOptions) -> Manifest:
+def preprocess(options: "PreprocessOptions") -> "Manifest":
     """Builds a dataset, or finds that it is built already; returns its manifest.
 
-    With `--no-wait`, and where a template is made, the manifest is that of a dataset to come.
+    With `--no-wait`, and where a template is made, the manifest is that of a dataset to come. The
+    settings of the process (garbage collector, switch interval, environment) are as before when it
+    returns.
 
     Raises:
-        ValueError: an option is wrong; raised before any work.
+        OptionError: an option is wrong; raised before any work.
         transforms.errors.JobError: the job had to stop; its message says why.
     """
-    use_hub_token(options.work.hub_token_secret)
-    plan = make_plan(options)
-    with worker_args(plan, options.beam_args) as beam_args:
-        return _build(plan, options, beam_args)
+    with borrowed_process():
+        from shardstream.pipelines.job.build import build
+
+        return build(options)
 
 
-def _build(plan: BuildPlan, options: PreprocessOptions, beam_args: Sequence[str]) -> Manifest:
-    state = prepare_output(plan, overwrite=options.output.overwrite)
-    if state is OutputState.DONE:
-        print(f"{plan.directory}: already complete, nothing to do")
-        return finish(plan, read_manifest(plan.directory))
-    if state is OutputState.CONTINUE:
-        print(f"{plan.directory}: goes on with an interrupted build of the same plan", flush=True)
-    started = time.monotonic()
-    tokenizer = open_tokenizer(plan.tokenizer)
-    with plan.directory.publishing_folder(naming.TOKENIZER_DIRECTORY) as folder:
-        tokenizer.save(folder)
-    plan = leave_file_list(plan)
-    if not options.work.wait or template_location(beam_args):
-        graph = BuildStream(plan) if isinstance(plan, StreamPlan) else BuildDataset(plan)
-        print(
-            f"{plan.directory}: submitted as {submit(graph, beam_args)}. The same command, run "
-            "when it has ended, prints the summary and removes temporary files."
-        )
-        return read_manifest(plan.directory, allow=("incomplete", "following", "complete"))
-    if isinstance(plan, StreamPlan):
-        runner = run_stream(plan, beam_args, progress=options.work.progress)
-    else:
-        with worker_processes(plan), Progress(plan, enabled=options.work.progress):
-            runner = run(BuildDataset(plan), beam_args)
-    return finish(plan, record_run(plan, runner, time.monotonic() - started))
+def main(argv: Sequence[str] | None = None, command: str = "build") -> int:
+    """Runs the command; returns its exit status: 0 done, 1 the job failed, 2 an option is wrong.
 
-
-def finish(plan: BuildPlan, manifest: Manifest) -> Manifest:
-    """Writes the card and removes temporary files, also for a run killed just here.
-
-    Returns the manifest.
+    Args:
+        argv: the flags; by default those of the process.
+        command: "build", "stream" (`--mode stream`) or "plan" (`--plan`).
     """
-    if manifest.status == "complete" and not plan.directory.exists(naming.CARD):
-        plan.directory.write(naming.CARD, make_card(manifest).encode())
-    remove_work(plan)
-    return manifest
-
-
-def record_run(plan: BuildPlan, runner: str, seconds: float) -> Manifest:
-    """Adds to a manifest what may differ between equal builds; returns it."""
-    manifest = read_manifest(plan.directory, allow=("complete", "following"))
-    tokenizer = open_tokenizer(plan.tokenizer)
-    manifest = dataclasses.replace(
-        manifest,
-        run={
-            **manifest.run,
-            "runner": runner,
-            "seconds": round(seconds, 3),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "engine": tokenizer.engine_name,
-            "engine_version": tokenizer.engine_version,
-            "shuffle_via": plan.shuffle_via,
-            "threads": plan.threads,
-            "processes": plan.processes,
-            "code_version": _code_version(),
-        },
-    )
-    plan.directory.write(naming.MANIFEST, manifest.to_json())
-    return manifest
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("shardstream")
-    except metadata.PackageNotFoundError:
-        return "unknown (not installed)"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status: 0 done, 1 the job failed, 2 an option is wrong."""
+    set_up_process()
     set_up_logs()
-    try:
-        options = parse_options(sys.argv[1:] if argv is None else argv)
-        if options.work.plan_only:
-            use_hub_token(options.work.hub_token_secret)
-            plan = make_plan(options, writes=False)
-            print(describe_estimate(plan, options.beam_args))
-            return 0
-        manifest = preprocess(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        message = job_error_message(error)
-        if message is None:
-            raise
-        print(f"error: {message}", file=sys.stderr)
-        return 1
+    words = sys.argv[1:] if argv is None else argv
+    return guarded(f"shardstream {command}", lambda: _run(words, command))
+
+
+def _run(argv: Sequence[str], command: str) -> int:
+    from shardstream.pipelines.job.options import parse_options
+
+    options = parse_options(argv, command)
+    if options.work.plan_only:
+        from shardstream.pipelines.job.estimate import describe_plan
+
+        print(describe_plan(options))
+        return 0
+    from shardstream.pipelines.job.summary import describe_dataset, describe_stream
+
+    manifest = preprocess(options)
     if manifest.status == "complete":
         print(describe_dataset(manifest, options.output.output))
     elif "runner" in manifest.run:

@@ -7,10 +7,9 @@ are parsed, never imported: an import may open windows, start threads or print p
 Invariant: one interpreter build gives one sample, byte for byte. `sample.json` is written last,
 and a directory whose `sample.json` names the same inputs is reused as it is.
 
-Run it: `python -m pipelines.sample DIR`.
+Run it: `shardstream sample DIR`.
 """
 
-import argparse
 import ast
 import dataclasses
 import hashlib
@@ -24,8 +23,9 @@ from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from shardstream.pipelines.job.failures import guarded
+from shardstream.pipelines.job.flags import FlagParser
+from shardstream.pipelines.process import set_up_process
 
 END_OF_TEXT = "<|endoftext|>"
 NUM_FILES = 4
@@ -162,6 +162,9 @@ def _all_texts(sources: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 def _write_parquet(documents: Sequence[tuple[str, str]], directory: Path) -> None:
     """Writes `NUM_FILES` files of nearly equal row counts, in document order."""
+    import pyarrow as pa  # once the process is set up
+    import pyarrow.parquet as pq
+
     directory.mkdir()
     titles, texts = zip(*documents, strict=True)
     ids = [f"doc-{index:05d}" for index in range(len(documents))]
@@ -231,16 +234,27 @@ def _parquet_name(index: int) -> str:
     return f"train-{index:05d}-of-{NUM_FILES:05d}.parquet"
 
 
-def main() -> None:
-    """Builds the embedded sample and says what it holds."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Builds the embedded sample and says what it holds; returns 0."""
+    set_up_process()
+    words = sys.argv[1:] if argv is None else argv
+    return guarded("shardstream sample", lambda: _run(words))
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = FlagParser(
+        prog="shardstream sample",
+        description="Builds the embedded sample, real English text and a tokenizer from what "
+        "every Python carries, and says what it holds.",
+    )
     parser.add_argument("directory", type=Path, help="made if missing; reused if complete")
-    sample = build_sample(parser.parse_args().directory)
+    sample = build_sample(parser.parse_args(argv).directory)
     print(
         f"{sample.directory}: {sample.num_documents:,} documents, {sample.text_bytes:,} bytes of "
         f"text, {len(sample.parquet_files)} parquet files, vocabulary {sample.vocabulary_size:,}"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from shardstream.shard_format.errors import OptionError
 
 # Token ids hardly compress (zstd: 1.8 times smaller on text, 6 times slower to write than raw; see
 # README's table), and a loader that reads raw chunks keeps up with the memory bus.
@@ -47,9 +48,9 @@ class ShardOptions:
 
     def __post_init__(self) -> None:
         if self.group_size < 1:
-            raise ValueError(f"group_size is {self.group_size}, expected at least 1")
+            raise OptionError(f"group_size is {self.group_size}, expected at least 1")
         if self.compression not in COMPRESSIONS:
-            raise ValueError(
+            raise OptionError(
                 f"compression is {self.compression!r}, expected one of {', '.join(COMPRESSIONS)}"
             )
 

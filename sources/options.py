@@ -3,6 +3,8 @@
 import dataclasses
 import string
 
+from shardstream.shard_format.errors import OptionError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
@@ -33,11 +35,11 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         if self.skip_documents < 0:
-            raise ValueError(f"skip_documents is {self.skip_documents}, expected 0 or more")
+            raise OptionError(f"skip_documents is {self.skip_documents}, expected 0 or more")
         if self.max_documents is not None and self.max_documents < 1:
-            raise ValueError(f"max_documents is {self.max_documents}, expected at least 1")
+            raise OptionError(f"max_documents is {self.max_documents}, expected at least 1")
         if self.text_template is not None and not template_columns(self.text_template):
-            raise ValueError(
+            raise OptionError(
                 f"text_template is {self.text_template!r}, expected at least one {{column}}"
             )
 
@@ -54,10 +56,10 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"text_template is {template!r}: {error}") from error
+        raise OptionError(f"text_template is {template!r}: {error}") from error
     for _, column, spec, conversion in parsed:
         if column == "" or spec or conversion:
-            raise ValueError(
+            raise OptionError(
                 f"text_template is {template!r}, expected plain {{column}} fields; write "
                 f"{{{{ and }}}} "
                 "for literal braces"

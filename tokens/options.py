@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from shardstream.shard_format.errors import OptionError
+
 ENGINES: Final = ("auto", "gigatoken", "tokenizers", "transformers")
 SPECIAL_TOKENS_IN_TEXT: Final = ("encode", "parse")
 
@@ -43,7 +45,7 @@ class TokenizerOptions:
 
     def __post_init__(self) -> None:
         if not self.tokenizer.strip():
-            raise ValueError(
+            raise OptionError(
                 "tokenizer: expected a hub name such as 'openai-community/gpt2' or a directory, "
                 f"found {self.tokenizer!r}. Pass --tokenizer."
             )
@@ -52,7 +54,7 @@ class TokenizerOptions:
             "special_tokens_in_text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT
         )
         if self.audit_every < 0:
-            raise ValueError(
+            raise OptionError(
                 f"audit_every: expected 0 (no audit) or a number of documents, "
                 f"found {self.audit_every}."
             )
@@ -65,4 +67,4 @@ class TokenizerOptions:
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")
+        raise OptionError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")

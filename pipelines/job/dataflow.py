@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import (
 from shardstream.pipelines.job.planning import expected_shard_bytes, process_bytes
 from shardstream.pipelines.job.runners import pipeline_options, runner_name
 from shardstream.shard_format import naming
+from shardstream.shard_format.errors import OptionError
 from shardstream.sources.resolve import resolve
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.stream.plan import StreamPlan
@@ -66,7 +67,7 @@ def worker_args(plan: BuildPlan, beam_args: Sequence[str]) -> Iterator[tuple[str
     """Yields Beam's flags, with what Dataflow needs where that is the runner.
 
     Raises:
-        ValueError: workers could not reach the output or the source, would lack our packages, or a
+        OptionError: workers could not reach the output or the source, would lack our packages, or a
             flag holds a secret.
     """
     if not is_dataflow(beam_args):
@@ -80,11 +81,11 @@ def worker_args(plan: BuildPlan, beam_args: Sequence[str]) -> Iterator[tuple[str
 
 
 def check_secrets(beam_args: Sequence[str]) -> None:
-    """Raises ValueError where a flag holds the hub's token; the message doesn't repeat it."""
+    """Raises OptionError where a flag holds the hub's token; the message doesn't repeat it."""
     token = os.environ.get("HF_TOKEN")
     for arg in beam_args:
         if (token and token in arg) or _TOKEN.search(arg):
-            raise ValueError(
+            raise OptionError(
                 f"{arg.split('=', 1)[0] if arg.startswith('--') else 'a flag'} holds a hub token; "
                 "options are kept with the job for all to see. Put it into Secret Manager and "
                 "give --hub_token_secret projects/PROJECT/secrets/NAME."
@@ -120,7 +121,7 @@ def machine_type(plan: BuildPlan) -> str:
 
 def _check_reach(plan: BuildPlan) -> None:
     if plan.directory.local_path(naming.MANIFEST) is not None:
-        raise ValueError(
+        raise OptionError(
             f"--output {plan.directory}: is on this machine, and Dataflow's workers are not; "
             "expected gs://BUCKET/PREFIX."
         )
@@ -128,7 +129,7 @@ def _check_reach(plan: BuildPlan) -> None:
         return  # the files are not known yet
     file = resolve(source_of(plan)).files[0]
     if "://" not in file.url:
-        raise ValueError(
+        raise OptionError(
             f"{file.url}: is on this machine, and Dataflow's workers are not; expected a hub "
             "dataset, or --data_files on gs:// or https://."
         )
@@ -144,7 +145,7 @@ def _requirements(setup: SetupOptions, worker: WorkerOptions) -> Iterator[list[s
         yield []
         return
     if not setup.setup_file:
-        raise ValueError(
+        raise OptionError(
             "DataflowRunner without --setup_file or --sdk_container_image: workers would lack this "
             "project. Give --setup_file=./setup.py, or an image (docs/dataflow.md)."
         )

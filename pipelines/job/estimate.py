@@ -9,13 +9,23 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import pyarrow as pa
 from shardstream.pipelines.job.dataflow import is_dataflow, machine_type
-from shardstream.pipelines.job.planning import estimate_text_bytes, parquet_text, process_bytes
+from shardstream.pipelines.job.failures import planning
+from shardstream.pipelines.job.options import PreprocessOptions
+from shardstream.pipelines.job.planning import (
+    estimate_text_bytes,
+    make_plan,
+    parquet_text,
+    process_bytes,
+)
 from shardstream.pipelines.job.runners import is_local, runner_name
+from shardstream.shard_format.errors import OptionError
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.read import TextBlock, read_blocks
 from shardstream.sources.resolve import Source, resolve
 from shardstream.tokens.tokenizer import open_tokenizer
+from shardstream.transforms.hub_token import use_hub_token
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.scatter import scatter_block
 from shardstream.transforms.stream.plan import StreamPlan
@@ -61,6 +71,17 @@ class Estimate:
     shuffled_bytes: int
     process_bytes: int
     core_hours: float
+
+
+def describe_plan(options: PreprocessOptions) -> str:
+    """Returns what a build with these options would do, for people; writes nothing.
+
+    Raises:
+        OptionError: an option is wrong.
+    """
+    use_hub_token(options.work.hub_token_secret)
+    with planning():
+        return describe_estimate(make_plan(options, writes=False), options.beam_args)
 
 
 def estimate(plan: BuildPlan) -> Estimate:
@@ -139,7 +160,9 @@ def _first_block(partitions: Sequence[Partition], plan: BuildPlan) -> TextBlock:
     )
     block = next((block for block in blocks if block.num_read), None)
     if block is None:
-        raise ValueError(f"{plan.source.dataset}: its first file has no documents to estimate from")
+        raise OptionError(
+            f"{plan.source.dataset}: its first file has no documents to estimate from"
+        )
     return block
 
 
@@ -156,11 +179,11 @@ def _num_documents(source: Source, text_bytes: int, as_sampled: int) -> int:
     return found if options.max_documents is None else min(found, options.max_documents)
 
 
-def _pieces(plan: BuildPlan, batch: object) -> list[int]:
+def _pieces(plan: BuildPlan, batch: pa.RecordBatch) -> list[int]:
     """Returns the bytes of each piece in which a block would be shuffled."""
     if isinstance(plan, StreamPlan):
-        return [batch.nbytes]  # type: ignore[attr-defined]
-    return [len(piece.serialize()) for _, piece in scatter_block(batch, plan)]  # type: ignore[arg-type]
+        return [batch.nbytes]
+    return [len(piece.serialize()) for _, piece in scatter_block(batch, plan)]
 
 
 def _shard_bytes(plan: BuildPlan, total_bytes: int) -> int:

@@ -3,7 +3,8 @@
 import enum
 
 from shardstream.shard_format import naming
-from shardstream.shard_format.manifest import find_manifest
+from shardstream.shard_format.errors import OptionError
+from shardstream.shard_format.manifest import Manifest, find_manifest
 from shardstream.shard_format.storage import Directory
 from shardstream.transforms.batch.build_shard import forget_lost_shards
 from shardstream.transforms.plan import BuildPlan
@@ -21,7 +22,7 @@ def prepare_output(plan: BuildPlan, *, overwrite: bool) -> OutputState:
     """Readies the output directory and returns what it was found to hold.
 
     Raises:
-        ValueError: it holds another dataset, or files that are no dataset's.
+        OptionError: it holds another dataset, or files that are no dataset's.
     """
     directory = plan.directory
     if overwrite:
@@ -31,13 +32,13 @@ def prepare_output(plan: BuildPlan, *, overwrite: bool) -> OutputState:
     if manifest is None:
         strangers = [name for name in directory.list(recursive=False) if _is_shard(name)]
         if strangers:
-            raise ValueError(
+            raise OptionError(
                 f"--output {directory}: has shards ({strangers[0]}, ...) but no {naming.MANIFEST}. "
                 "Choose an empty directory, or pass --overwrite to remove them."
             )
         state = OutputState.START
     elif manifest.plan_fingerprint != plan.fingerprint:
-        raise ValueError(
+        raise OptionError(
             f"--output {directory}: holds {_article(manifest.status)} dataset of another plan "
             f"({_first_difference(plan.manifest(), manifest)}). Choose another directory, or pass "
             "--overwrite to replace it."
@@ -84,14 +85,14 @@ def _is_shard(name: str) -> bool:
     return name.endswith(".array_record")
 
 
-def _first_difference(ours: object, theirs: object) -> str:
+def _first_difference(ours: Manifest, theirs: Manifest) -> str:
     """Names the option in which two plans differ, for the error message."""
-    for part in ("source", "tokenizer", "packing", "options"):
-        mine, other = dict(getattr(ours, part)), dict(getattr(theirs, part))
+    for section in ("source", "tokenizer", "packing", "options"):
+        mine, other = dict(getattr(ours, section)), dict(getattr(theirs, section))
         for name in mine | other:
             if mine.get(name) != other.get(name):
-                return f"{part} {name}: {other.get(name)} there, {mine.get(name)} now"
-    return f"seed: {theirs.seed} there, {ours.seed} now"  # type: ignore[attr-defined]
+                return f"{section} {name}: {other.get(name)} there, {mine.get(name)} now"
+    return f"seed: {theirs.seed} there, {ours.seed} now"
 
 
 def _article(status: str) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from shardstream.pipelines.job.cores import available_cores, choose_processes
 from shardstream.pipelines.job.options import PreprocessOptions, WorkOptions
 from shardstream.pipelines.job.runners import is_local, runner_name
+from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.record import token_dtype_for
 from shardstream.shard_format.storage import Directory, open_directory
 from shardstream.sources.partitions import open_parquet
@@ -45,9 +46,9 @@ def make_plan(options: PreprocessOptions, *, writes: bool = True) -> BuildPlan:
         writes: try whether the output directory can be written to; leaves nothing behind.
 
     Raises:
+        OptionError: an output that can't be written, or options that exclude each other.
         ValueError: unknown dataset, config, split or column, a tokenizer without the special ids
-        asked
-            for, an output that can't be written, or no documents at all.
+            asked for, or no documents at all.
     """
     directory = open_directory(options.output.output)
     source = resolve(options.source)
@@ -100,7 +101,7 @@ def _common(
 def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, Any]) -> StreamPlan:
     stream = options.stream
     if stream.epochs != 1 and common["shuffle_via"] == "engine":
-        raise ValueError(
+        raise OptionError(
             f"--epochs is {stream.epochs} with --shuffle_via engine, expected 1: an engine reads "
             "in no order, so passes would run into each other. Stream once and pass over the "
             "dataset in training, Loader(..., epochs=N), in another order each time; or run on a "
@@ -113,7 +114,7 @@ def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, A
         where = {"location": options.source.dataset, "data_files": list(options.source.data_files)}
         common = common | {"source": options.source, "source_identity": identity | where}
         if stream.lanes > 1 and common["shuffle_via"] == "worker":
-            raise ValueError(
+            raise OptionError(
                 f"--lanes is {stream.lanes} with --follow_source, expected 1 on a local runner: it "
                 "runs lanes one after another, and the first has no end."
             )
@@ -145,11 +146,11 @@ def describe_tokenizer(tokenizer: Tokenizer) -> TokenizerFacts:
 
 
 def check_writable(directory: Directory) -> None:
-    """Raises ValueError where no file can be made in the output directory."""
+    """Raises OptionError where no file can be made in the output directory."""
     try:
         directory.check_writable()
     except OSError as error:
-        raise ValueError(
+        raise OptionError(
             f"--output {directory}: can't be written to ({error.strerror or error}). Choose a "
             "directory of your own, on a disk with room."
         ) from error
@@ -214,7 +215,7 @@ def _block_kb(options: PreprocessOptions) -> int:
 def _work(work: WorkOptions, beam_args: tuple[str, ...], mode: str) -> dict[str, object]:
     local = is_local(beam_args)
     if local and not work.wait:
-        raise ValueError(
+        raise OptionError(
             f"--no-wait with {runner_name(beam_args)}, expected a runner that goes on without this "
             "process: DataflowRunner, FlinkRunner or SparkRunner."
         )

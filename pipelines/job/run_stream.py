@@ -1,4 +1,4 @@
-"""Runs a stream: `--mode stream` of `python -m pipelines.preprocess`.
+"""Runs a stream: `shardstream stream`.
 
 What differs from a batch build: the log says where an earlier run stopped, readers may follow while
 this one writes, and SIGTERM or Ctrl-C ends it in good order: nothing more is read, all that was
@@ -15,8 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from shardstream.pipelines.job.runners import is_local, run, runner_name, stream_args
-from shardstream.shard_format.manifest import Manifest, find_manifest
-from shardstream.shard_format.storage import open_directory
+from shardstream.shard_format.manifest import find_manifest
 from shardstream.transforms.errors import JobError
 from shardstream.transforms.stream.build_stream import BuildStream
 from shardstream.transforms.stream.complete import describe_following
@@ -89,16 +88,6 @@ def stopping_on_signals(plan: StreamPlan) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def describe_stream(manifest: Manifest, where: str) -> str:
-    """Returns what a stream that was stopped has committed, for people."""
-    found = describe_following(open_directory(where))
-    return (
-        f"{where}: following, {found['shards']:,} shards committed, "
-        f"{found['documents']:,} documents, {found['tokens']:,} tokens, on "
-        f"{manifest.run.get('runner')}. The same command goes on from here."
-    )
 
 
 class _Progress:

@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.worker import statesampler
+from shardstream.shard_format.errors import OptionError
 
 _LOCAL = (
     "DirectRunner",
@@ -24,7 +25,7 @@ _LOCAL = (
     "SwitchingDirectRunner",
 )
 
-_SAMPLING_MS = 10
+_SAMPLING_MS = 10  # with Beam's 200, a job that takes 4.07 s took 4.25
 
 _FLINK_STREAM = {
     "--checkpointing_interval": "10000",
@@ -38,7 +39,23 @@ _FLINK_STREAM = {
 def runner_name(beam_args: Sequence[str]) -> str:
     """Returns the short name of the runner the flags ask for."""
     runner = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner or "DirectRunner"
-    return runner.rsplit(".", 1)[-1]
+    return known_runner(runner).rsplit(".", 1)[-1]
+
+
+def known_runner(name: str) -> str:
+    """Returns a runner's name as Beam spells it; a dotted path of a class stays as it is.
+
+    Raises:
+        OptionError: Beam has no such runner.
+    """
+    names = {known.lower(): known for known in StandardOptions.KNOWN_RUNNER_NAMES}
+    found = names.get(name.lower()) or names.get(f"{name.lower()}runner")
+    if found is None and "." not in name:
+        raise OptionError(
+            f"--runner is {name}, expected one of {', '.join(names.values())}, or the path of a "
+            "class, PACKAGE.MODULE.Runner"
+        )
+    return found or name
 
 
 def is_local(beam_args: Sequence[str]) -> bool:
@@ -80,25 +97,34 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
     options = pipeline_options(beam_args)
     if streaming:
         options.view_as(StandardOptions).streaming = True
-    _end_bundles_at_once()
     pipeline = beam.Pipeline(options=options)
     pipeline | type(transform).__name__ >> transform
-    with _own_signal_handlers():
-        result = pipeline.run()
-    result.wait_until_finish()
+    with _bundles_end_at_once():
+        with _own_signal_handlers():
+            result = pipeline.run()
+        result.wait_until_finish()
     return actual_runner(result, runner_name(beam_args))
 
 
-def _end_bundles_at_once() -> None:
-    """Has the workers of this process sample what they spend time on every 10 ms.
+@contextlib.contextmanager
+def _bundles_end_at_once() -> Iterator[None]:
+    """Has the workers of this process sample what they spend time on every 10 ms, in the block.
 
     Beam joins the sampling thread when a bundle ends, and that sleeps for up to a sixth of what the
-    bundle took, 200 ms at most: a job took 4.25 s so and 4.07 with 10 ms. There is no option for
-    it; a Beam that is built otherwise stays as it is.
+    bundle took, 200 ms at most, which is a noticeable share of a short job. There is no option for
+    it, so a default argument of Beam's is changed for the time of a run; a Beam that is built
+    otherwise stays as it is.
     """
     begin = statesampler.StateSampler.__init__
-    if begin.__defaults__ == (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
-        begin.__defaults__ = (_SAMPLING_MS,)
+    usual = begin.__defaults__
+    if usual != (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
+        yield
+        return
+    begin.__defaults__ = (_SAMPLING_MS,)
+    try:
+        yield
+    finally:
+        begin.__defaults__ = usual
 
 
 @contextlib.contextmanager

@@ -2,21 +2,22 @@
 
 import dataclasses
 
+from shardstream.shard_format.errors import OptionError
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamOptions:
+class StreamModeOptions:
     """How a stream is shuffled and cut into shards; nothing of it matters in batch mode.
 
     Attributes:
         buffer_documents: documents that the shuffle buffer holds.
-        buffer_mb: of tokens that it holds at most.
-        shard_records: sequences in a shard; None: a quarter of the buffer.
-        max_shard_latency_secs: how long documents wait for a shard to fill up.
-        epochs: passes over the source, each in another order; 0 for no end. On local runners: an
-            engine keeps no order between passes (tried with 4: of the documents of the later ones,
-            20 % on FnApiRunner and 38 to 91 % on Prism came before the last of the first).
-        follow_source: go on with new files as they appear, until stopped.
-        poll_secs: between looks for new files.
+        buffer_mb: megabytes of tokens that the shuffle buffer holds at most.
+        shard_records: sequences in a shard; by default a quarter of the buffer.
+        max_shard_latency_secs: seconds that documents wait at most for a shard to fill up.
+        epochs: passes over the source, each in another order; 0: until stopped. More than one
+            needs a local runner, since an engine keeps no order between passes.
+        follow_source: go on with new files as they appear, until SIGTERM.
+        poll_secs: seconds between looks for new files.
         lanes: buffers side by side, for runners that spread them over workers.
     """
 
@@ -38,15 +39,15 @@ class StreamOptions:
             ("lanes", self.lanes, 1),
         ):
             if value is not None and value < least:
-                raise ValueError(f"--{name} is {value}, expected at least {least}")
+                raise OptionError(f"--{name} is {value}, expected at least {least}")
         for name, secs in (
             ("max_shard_latency_secs", self.max_shard_latency_secs),
             ("poll_secs", self.poll_secs),
         ):
             if not 0 < secs <= 7 * 86400:
-                raise ValueError(f"--{name} is {secs}, expected more than 0, at most a week")
+                raise OptionError(f"--{name} is {secs}, expected more than 0, at most a week")
         if self.follow_source and self.epochs != 1:
-            raise ValueError(
+            raise OptionError(
                 f"--epochs is {self.epochs} with --follow_source, expected 1: a source that grows "
                 "has no end to start again from."
             )

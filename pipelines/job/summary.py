@@ -1,6 +1,8 @@
 """The closing summary of a build, for people."""
 
 from shardstream.shard_format.manifest import Manifest
+from shardstream.shard_format.storage import open_directory
+from shardstream.transforms.stream.complete import describe_following
 
 
 def describe_dataset(manifest: Manifest, where: str) -> str:
@@ -32,3 +34,13 @@ def describe_dataset(manifest: Manifest, where: str) -> str:
             f"{run['engine_version']}"
         )
     return "\n".join(lines)
+
+
+def describe_stream(manifest: Manifest, where: str) -> str:
+    """Returns what a stream that was stopped has committed, for people."""
+    found = describe_following(open_directory(where))
+    return (
+        f"{where}: following, {found['shards']:,} shards committed, "
+        f"{found['documents']:,} documents, {found['tokens']:,} tokens, on "
+        f"{manifest.run.get('runner')}. The same command goes on from here."
+    )

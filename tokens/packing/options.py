@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from shardstream.shard_format.errors import OptionError
+
 PACKINGS: Final = ("concat", "pad", "best_fit", "none")
 TRUNCATIONS: Final = ("auto", "cut", "split", "drop")
 PAD_SIDES: Final = ("right", "left")
@@ -53,28 +55,28 @@ class PackingOptions:
         _require_choice("truncation", self.truncation, TRUNCATIONS)
         _require_choice("pad_side", self.pad_side, PAD_SIDES)
         if not 1 <= self.sequence_length < 2**31:
-            raise ValueError(
+            raise OptionError(
                 f"sequence_length: expected 1 to 2**31 - 1 tokens, found {self.sequence_length}."
             )
         if self.packing == "concat" and self.truncation_rule != "split":
-            raise ValueError(
+            raise OptionError(
                 f"truncation: found {self.truncation!r} with packing 'concat', which cuts the "
                 "stream of documents every L tokens and loses none. Leave truncation at 'auto', "
                 "or choose packing 'pad' or 'best_fit'."
             )
         if self.pad_side == "left" and self.packing not in ("pad", "none"):
-            raise ValueError(
+            raise OptionError(
                 f"pad_side: found 'left' with packing {self.packing!r}, which pads only behind "
                 "the last document of a sequence. Use 'right', or packing 'pad'."
             )
         if self.keep_eos and self.truncation_rule != "cut":
-            raise ValueError(
+            raise OptionError(
                 f"keep_eos: found True with packing {self.packing!r} and truncation "
                 f"{self.truncation_rule!r}, where no document loses its end. Leave keep_eos out, "
                 "or choose packing 'pad' or 'best_fit' with truncation 'cut'."
             )
         if self.keep_eos and self.sequence_length < 2:
-            raise ValueError(
+            raise OptionError(
                 "keep_eos: found True with sequence_length 1, which would leave a document nothing "
                 "but its EOS. Raise sequence_length to at least 2."
             )
@@ -87,4 +89,4 @@ class PackingOptions:
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")
+        raise OptionError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")

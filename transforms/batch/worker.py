@@ -8,8 +8,8 @@ from typing import Any
 
 from shardstream.sources.partitions import Partition
 from shardstream.transforms.batch.build_shard import build_from_pieces
-from shardstream.transforms.batch.memory import release_free_memory
 from shardstream.transforms.batch.spill import spill_once
+from shardstream.transforms.memory import release_free_memory
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.read_partition import PartitionReader
 from shardstream.transforms.shard_documents import BufferPool, FileRange

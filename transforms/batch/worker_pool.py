@@ -17,11 +17,9 @@ the process that opened the pool does, however that ended.
 """
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,9 +29,10 @@ from typing import Any
 
 from shardstream.transforms.batch import worker
 from shardstream.transforms.errors import JobError
+from shardstream.transforms.memory import collect_rarely, keep_freed_memory, share_the_lock
 from shardstream.transforms.plan import BuildPlan
 
-_PRELOAD = ["shardstream.transforms.batch.worker"]
+_PRELOAD = ["shardstream.transforms.batch.worker_preload"]
 _NAME = "shardstream-worker"
 _pools: dict[str, ProcessPoolExecutor] = {}
 
@@ -101,9 +100,9 @@ def _begin(plan: BuildPlan) -> None:
     """Sets up a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that opened the pool
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.set_threshold(100_000, 20, 20)
-    gc.freeze()
-    sys.setswitchinterval(0.0005)
+    keep_freed_memory()
+    collect_rarely()
+    share_the_lock()
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     worker.begin(plan)
 

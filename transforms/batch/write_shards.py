@@ -11,14 +11,14 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 from shardstream.transforms.batch import worker
 from shardstream.transforms.batch.build_shard import build_from_pieces, fetching
-from shardstream.transforms.batch.memory import release_free_memory
 from shardstream.transforms.batch.spill import SpillFile, read_index
 from shardstream.transforms.batch.worker_pool import naming_lost_workers, pool_of
+from shardstream.transforms.memory import release_free_memory
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.shard_documents import BufferPool, FileRange
 from shardstream.transforms.threads import shared_executor
 
-# Threads that build shards; Python's lock, which ArrayRecord's writer holds, leaves a third nothing.
+# Threads that build shards: Python's lock, which ArrayRecord's writer holds, is the limit beyond.
 _MOST_BUILDERS = 2
 
 

@@ -72,7 +72,7 @@ class _StreamLane(PartitionDoFn):
 
     def process(self, lane: int) -> Iterator[int]:
         """Streams the lane; takes as long as the stream lasts."""
-        num_partitions = run_lane(self._plan, lane, self._tokenizer, self._executor)
+        num_partitions = run_lane(self._plan, lane, self._reader.tokenizer, self._reader.executor)
         Metrics.counter("shardstream", "partitions").inc(num_partitions)
         yield num_partitions
 

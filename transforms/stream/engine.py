@@ -112,7 +112,9 @@ class _ReadPartition(PartitionDoFn):
         yield beam.pvalue.TaggedOutput(_PARTITIONS, (0, pickle.dumps(None)))
         if self._log.is_done(partition.name):
             return
-        for item in read_stream([partition], plan, self._log, self._tokenizer, self._executor):
+        for item in read_stream(
+            [partition], plan, self._log, self._reader.tokenizer, self._reader.executor
+        ):
             if isinstance(item, PartitionRead):
                 yield beam.pvalue.TaggedOutput(_PARTITIONS, (0, pickle.dumps(item)))
                 continue

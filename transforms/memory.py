@@ -42,3 +42,17 @@ def share_the_lock() -> None:
     (118), and now faster (140).
     """
     sys.setswitchinterval(0.0005)
+
+
+def release_free_memory() -> None:
+    """Gives back what reading and tokenizing needed: shards ask for other sizes, beside it.
+
+    Without it the peak of a job grows with the length of its first half.
+    """
+    import pyarrow as pa
+    from shardstream.tokens.tokenizer import release_memory
+
+    release_memory()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
