@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shardstream.tokens.determinism import apply_overrides
 from shardstream.tokens.options import TokenizerOptions
 
 if TYPE_CHECKING:
@@ -37,20 +38,54 @@ def load_reference(options: TokenizerOptions) -> PreTrainedTokenizerBase:
         )
     from transformers import AutoTokenizer
 
-    revision = {} if is_directory or options.revision is None else {"revision": options.revision}
+    trusted = options.trust_remote_code
+    revision = trusted.rpartition("@")[2] if trusted else options.revision
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            **({} if is_directory or revision is None else {"revision": revision}),
+            # Left out, transformers asks on stdin whether to run the repository's code.
+            trust_remote_code=trusted is not None,
+            **({"code_revision": revision} if trusted else {}),
+        )
     except Exception as error:
-        place = _directory_message(name) if is_directory else _hub_message(options, error)
+        place = (
+            _code_message(options, error)
+            or _slow_message(error)
+            or (_directory_message(name) if is_directory else _hub_message(options, error))
+        )
         raise TokenizerError(f"tokenizer {options.tokenizer!r}: {place}\nCause: {error}") from error
     if len(tokenizer) == 0:
         raise TokenizerError(f"tokenizer {options.tokenizer!r}: its vocabulary is empty.")
+    apply_overrides(tokenizer, options.tokenizer_override)
     return tokenizer
 
 
 def _looks_like_path(name: str) -> bool:
     """True for what no hub name can be: absolute, ./relative, ~home, or more than one slash."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists()
+
+
+def _code_message(options: TokenizerOptions, error: Exception) -> str | None:
+    """Says what to do about a tokenizer that wants to run code of its own."""
+    if "trust_remote_code" not in str(error):
+        return None
+    return (
+        "it comes with Python code of its own, which is not run unless it is asked for by name. "
+        f"Read that code, then pass --trust_remote_code {options.tokenizer}@COMMIT with the full "
+        "commit you have read, or use a tokenizer that needs none (one with a tokenizer.json)."
+    )
+
+
+def _slow_message(error: Exception) -> str | None:
+    """Says which package a slow tokenizer lacks here."""
+    text = " ".join(str(cause) for cause in chain_of_causes(error)).lower()
+    if not any(word in text for word in ("sentencepiece", "tiktoken", "protobuf")):
+        return None
+    return (
+        "it has no tokenizer.json, only a SentencePiece or tiktoken model, which needs further "
+        "packages: pip install 'shardstream[sentencepiece]'."
+    )
 
 
 def _directory_message(directory: str) -> str:

@@ -8,13 +8,16 @@ pickles without a tokenizer in it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from shardstream.shard_format.errors import OptionError
+from shardstream.tokens.determinism import check_override
 
 ENGINES: Final = ("auto", "gigatoken", "tokenizers", "transformers")
 SPECIAL_TOKENS_IN_TEXT: Final = ("encode", "parse")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,10 @@ class TokenizerOptions:
             token's id, which is what `transformers` does by default.
         audit_every: a document in this many is tokenized again by `transformers` and compared;
             the caller picks which, by document key. 0 turns the audit off.
+        tokenizer_override: settings to change in the tokenizer, for those that draw at random:
+            `dropout=null`.
+        trust_remote_code: `NAME@COMMIT`, the hub repository whose Python code the tokenizer may
+            run, and its full commit. No code is run unless it is named here.
     """
 
     tokenizer: str
@@ -42,6 +49,8 @@ class TokenizerOptions:
     add_eos: bool = True
     special_tokens_in_text: str = "encode"
     audit_every: int = 1000
+    tokenizer_override: tuple[str, ...] = ()
+    trust_remote_code: str | None = None
 
     def __post_init__(self) -> None:
         if not self.tokenizer.strip():
@@ -53,10 +62,28 @@ class TokenizerOptions:
         _require_choice(
             "special_tokens_in_text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT
         )
+        for text in self.tokenizer_override:
+            if problem := check_override(text):
+                raise OptionError(problem)
+        if self.trust_remote_code is not None:
+            self._check_trusted(*self.trust_remote_code.rpartition("@")[::2])
         if self.audit_every < 0:
             raise OptionError(
                 f"audit_every: expected 0 (no audit) or a number of documents, "
                 f"found {self.audit_every}."
+            )
+
+    def _check_trusted(self, name: str, commit: str) -> None:
+        """Raises OptionError where the code that is trusted is not that of this tokenizer."""
+        if name != self.tokenizer or not _COMMIT.fullmatch(commit):
+            raise OptionError(
+                f"trust_remote_code: expected {self.tokenizer}@COMMIT with the 40 hex digits of "
+                f"its commit, found {self.trust_remote_code!r}. Read the code at that commit first."
+            )
+        if self.revision not in (None, commit):
+            raise OptionError(
+                f"trust_remote_code names commit {commit}, but the tokenizer's revision is "
+                f"{self.revision!r}; give one of the two, or the same."
             )
 
     @property

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from shardstream.tokens.assemble import add_special_ids
+from shardstream.tokens.determinism import why_not_a_function
 from shardstream.tokens.engines.engine import Encoded, as_large_strings
 from shardstream.tokens.engines.exact import AuditDifference, EncodeCounts
 from shardstream.tokens.engines.select import select_engine
@@ -82,6 +83,8 @@ class Tokenizer:
         self.options = options
         self.reference = reference
         content = canonical_json(reference)
+        if why := why_not_a_function(reference, content):
+            raise TokenizerError(f"tokenizer {options.tokenizer!r}: {why}.")
         self.fingerprint: str = fingerprint(reference, content)
         self.vocab_size: int = max(reference.get_vocab().values()) + 1
         self.bos_id: int | None = reference.bos_token_id

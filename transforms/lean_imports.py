@@ -1,9 +1,9 @@
 """Keeps deep-learning frameworks out of processes that only prepare data.
 
 datasets imports torch wherever it is installed, and transformers looks for it: on a machine with
-torch and TensorFlow that takes every process seconds and hundreds of megabytes. Commands and workers
-use none of it, so there the frameworks count as not installed. A process of the user's own is left
-as it is.
+torch and TensorFlow that takes every process seconds and hundreds of megabytes. Commands and
+workers use none of it, so there the frameworks count as not installed. A process of the user's own
+is left as it is.
 """
 
 import sys

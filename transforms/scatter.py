@@ -9,6 +9,8 @@ from shardstream.transforms.plan import BuildPlan
 
 def scatter_block(batch: pa.RecordBatch, plan: BuildPlan) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yields (bucket, its documents of the batch), buckets ascending, empty ones left out."""
+    if batch.num_rows == 0:  # every row of the block is a dead letter
+        return
     partition, row = document_ids(batch)
     buckets = plan.buckets_of(partition, row)
     order = np.argsort(buckets, kind="stable")

@@ -1,9 +1,9 @@
 """Turns documents into one published shard: sort, pack, permute, write.
 
-Plain functions, Beam-free: the batch graph writes a shard for every bucket (`batch/build_shard.py`),
-the stream one for every draw from its buffer. The result is a pure function of the documents and
-the plan, in whatever pieces and order the documents arrive, so attempts may race or repeat: each
-publishes the same bytes under the same name.
+Plain functions, Beam-free: the batch graph writes a shard for every bucket, in
+`batch/build_shard.py`, and the stream graph one for every draw from its buffer. The result is a
+pure function of the documents and the plan, in whatever pieces and order the documents arrive, so
+attempts may race or repeat: each publishes the same bytes under the same name.
 """
 
 from typing import Any

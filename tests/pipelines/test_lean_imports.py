@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.pipeline_runs import needs_prism, parquet_flags
 
 _FRAMEWORKS = ("torch", "tensorflow", "torchvision", "triton", "flax", "keras")

@@ -148,7 +148,10 @@ class _Pair:
         return None
 
     def _encode_both(self, texts: pa.LargeStringArray) -> tuple[Encoded, Encoded]:
-        theirs = self._reference.encode(texts)
+        try:
+            theirs = self._reference.encode(texts)
+        except Exception as error:  # a vocabulary without a token for what it doesn't know
+            raise _EngineFailure(f"transformers itself refuses a probe: {error}") from error
         try:
             return self._engine.encode(texts), theirs
         except (KeyboardInterrupt, SystemExit):
