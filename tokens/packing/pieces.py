@@ -1,8 +1,8 @@
 """Pieces: which run of which document lies where, the plan that every packing produces.
 
 A packing is a function from document lengths alone to pieces; tokens are moved once, afterwards, by
-`tokens.packing.assemble`. So each packing is a page of integer arithmetic, and provenance, lengths and
-the report all come from the same arrays.
+`tokens.packing.assemble`. So each packing is a page of integer arithmetic, and provenance, lengths
+and the report all come from the same arrays.
 
 Invariant: no token of a document is in two pieces, and tokens in pieces + truncated_tokens = tokens
 of all documents.
