@@ -14,7 +14,7 @@ types() {  # pyright finds the rooms by the links of typings/; its messages name
   PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright --warnings --pythonpath .venv/bin/python |
     sed "s#$PWD/typings/shardstream/##"
 }
-check "ruff check" .venv/bin/ruff check "$@" .
+check "ruff check" .venv/bin/ruff check --output-format concise "$@" .
 check "ruff format" .venv/bin/ruff format --check .
 check "pyright" types
 if [ ${#failed[@]} -gt 0 ]; then
