@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# The rooms lie at the repository's root; installed, they are packages of the one name `shardstream`.
+# The rooms lie at the repository's root; installed, they are packages of one name, `shardstream`.
 ROOMS = ("loaders", "pipelines", "shard_format", "sources", "tokens", "transforms")
 PACKAGES = {
     "shardstream": "shardstream",
@@ -31,11 +31,14 @@ HUB = [
 PIPELINE = ["apache-beam>=2.77", *HUB, "tqdm>=4.66"]
 # gs:// and s3://, for the loader as for the pipeline; without it both stay on local disks.
 STORES = ["obstore>=0.10"]
+# Tokenizers that come as a SentencePiece model alone, which transformers converts with these two.
+SENTENCEPIECE = ["sentencepiece>=0.2", "protobuf>=4.25"]
 TEST = [
     "pytest>=8",
     "grain>=0.2.18",
     "orbax-checkpoint>=0.11",
     *STORES,
+    *SENTENCEPIECE,
     "moto[s3]>=5.1",  # s3:// on loopback; its own extra [server] drags in every service
     "flask>=3",
     "flask-cors>=5",
@@ -52,6 +55,7 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
+    package_data={"shardstream": ["py.typed"]},  # the annotations are for users' type checkers too
     install_requires=LOADER,
     entry_points={
         "console_scripts": [
@@ -63,15 +67,18 @@ setup(
         "hub": HUB,
         "pipeline": PIPELINE,
         "stores": STORES,
+        "sentencepiece": SENTENCEPIECE,
         "gcp": [*STORES, "apache-beam[gcp]>=2.77"],
         "aws": [*STORES, "boto3>=1.34"],  # boto3 for profiles in ~/.aws alone
         "test": TEST,
-        "dev": ["ruff>=0.14", "pyright>=1.1.400"],
+        # [nodejs]: pyright runs on Node, which comes from PyPI then and needs no other download.
+        "dev": ["ruff>=0.14", "pyright[nodejs]>=1.1.400", "pre-commit>=4"],
         "bench": ["psutil>=6", "selectolax>=0.3.21"],
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

@@ -1,14 +1,15 @@
-"""A checksum of each record, beside its shard: what lets a reader go past ArrayRecord's own check.
+"""A checksum of each record, in a file beside its shard: it lets a reader pass ArrayRecord by.
 
     checksums/train-00000-of-00064.xxh3      N x uint64, little-endian, XXH3 of record 0, 1, ...
 
-ArrayRecord checks a hash of every chunk, in a reader that costs three times the read itself. Where
-records lie at known places (plain_shard.py), they are read without it and compared with these. The
-files are a convenience: a dataset without them is whole, and one that is wrong is found out, since
-a record that doesn't match is read again through ArrayRecord.
+ArrayRecord checks a hash of every chunk, in a reader that costs far more than the read itself.
+Where records lie at known places (plain_shard.py), they are read without that reader and compared
+with these checksums. The files are optional: a dataset without them is complete, and a wrong one is
+detected, since a record that doesn't match is read again through ArrayRecord.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -16,6 +17,7 @@ from shardstream.shard_format import naming
 from shardstream.shard_format.storage import Directory
 
 _DTYPE = np.dtype("<u8")
+_digest: Callable[[Any], int] = xxhash.xxh3_64_intdigest  # of anything with a buffer, arrays too
 
 
 def checksums_of(records: Iterable[bytes | np.ndarray], count: int = -1) -> np.ndarray:
@@ -25,7 +27,7 @@ def checksums_of(records: Iterable[bytes | np.ndarray], count: int = -1) -> np.n
         records: bytes, or contiguous rows of an array.
         count: how many there are, where the caller knows.
     """
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, records), _DTYPE, count)
+    return np.fromiter(map(_digest, records), _DTYPE, count)
 
 
 def write_checksums(directory: Directory, shard: str, checksums: np.ndarray) -> None:

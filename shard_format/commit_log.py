@@ -1,27 +1,29 @@
 """The commit log of a stream: which shards there are, in the order in which readers meet them.
 
-    OUT/dataset.json                   status "following" from the start: all that decoding needs,
-    no shards OUT/train-stream-<id>.array_record named by the documents it holds, not by who wrote
-    it or when OUT/provenance/…                   published before its shard's commit
-    OUT/commits/00000000.json          one commit a file, numbered from 0 without gaps
+    OUT/dataset.json                       all that decoding needs, and no shards; its status is
+                                           "following" from the start
+    OUT/train-stream-<id>.array_record     a shard, named by the documents that it holds, not by
+                                           its writer or its time
+    OUT/provenance/train-stream-<id>.…     published before the commit that lists the shard
+    OUT/commits/00000000.json              one commit a file, numbered from 0 without gaps
 
-**To follow** a stream: read commits 0, 1, 2, ... until the next number isn't there, and use the
-shards of each in the order listed; that is the order of the dataset. Wait, look for the next number
-again; stop when dataset.json is "complete". Its `shards` are then those of all commits in the same
-order. A shard's file and provenance are there, whole, before the commit that lists it. A commit
-never changes. A file of a name that no commit lists is an orphan of a writer that was killed: not
-part of the dataset.
+**To follow** a stream, read commits 0, 1, 2, ... until there is no file of the next number, and use
+the shards of each commit in the order listed; that is the order of the dataset. Then wait and look
+for the next number again, until the status in dataset.json is "complete". Its `shards` are then
+those of all commits, in the same order. The file and the provenance of a shard are complete before
+the commit that lists it exists. A commit never changes. A shard that no commit lists was left by a
+writer that was killed, and doesn't belong to the dataset.
 
-**To append**, a writer creates the file of the next number, and only one can: creation fails where
-the number is taken (`Directory.create`). A writer knows every commit before its own, so it can't
-commit a document twice, and what a zombie wrote is an orphan. Two writers that race for a number
-see each other, and the loser decides with the winner's commit before its eyes: go on where their
-documents can't overlap (different lanes), give up where they can.
+**To append**, a writer creates the file of the next number. Only one writer can do so, since
+creation fails where the number is taken (`Directory.create`). A writer knows every commit before
+its own, so it can't commit a document twice, and what a superseded writer wrote stays unlisted.
+When two writers race for a number, the loser reads the winner's commit before it decides: it goes
+on where their documents can't overlap (different lanes), and gives up where they can.
 
-A commit also says what is known about the source: which partitions have been read to their end,
-with their count of documents, dead letters and documents set aside, so that a later run can pass
-them over and the sums can be checked from the log alone; and, for a source that grows, which index
-each file got.
+A commit also tells what is known about the source. It names the partitions that have been read to
+their end, with their counts of documents, dead letters and documents set aside, so that a later run
+can skip them and the totals can be checked from the log alone. For a source that grows, it also
+gives the index of each file.
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ class ShardCommit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartitionRead:
-    """A unit of reading that was read to its end; a pure function of the source and the options.
+    """A partition that was read to its end; a pure function of the source and the options.
 
     Attributes:
         name: of the partition.
@@ -73,7 +75,7 @@ class PartitionRead:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FollowedFile:
-    """A file of a growing source; its index is the `partition` of its documents for ever."""
+    """A file of a growing source; its index is that of its documents in provenance, for ever."""
 
     index: int
     url: str

@@ -3,13 +3,14 @@
 The manifest is written twice: at the start with status "incomplete", naming the plan, so that an
 interrupted build can go on, and at the very end with status "complete". Readers refuse the first.
 
-Two hashes name a dataset. `plan_fingerprint` is that of everything the output depends on (source
-commit, tokenizer, options, seed), known before any work; `fingerprint` is that of what came out
-(the plan, every shard's sha256, the totals), the same for every runner, worker count and restart.
-What may differ between two such runs (engine, times, runner) stands under `run` and enters neither.
+Two hashes name a dataset. `plan_fingerprint` is the hash of everything the output depends on
+(source commit, tokenizer, options, seed) and is known before any work. `fingerprint` is the hash of
+what was written (the plan, the sha256 of every shard, the totals) and is the same for every runner,
+worker count and restart. What may differ between two such runs (engine, times, runner) stands under
+`run` and enters neither.
 
-Shards are written a line each in the very JSON that is hashed, so that a reader checks 100,000 of
-them by hashing the file's bytes instead of writing them all out again.
+Each shard is one line, in the same JSON that is hashed, so that a reader checks a manifest of many
+shards by hashing the bytes of the file instead of serializing all shards again.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from shardstream.shard_format import naming
+from shardstream.shard_format.messages import require_choice
 from shardstream.shard_format.record import RecordLayout
 from shardstream.shard_format.storage import Directory
 
@@ -103,8 +105,7 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(f"status is {self.status!r}, expected one of {', '.join(STATUSES)}")
+        require_choice("status", self.status, STATUSES)
 
     @functools.cached_property  # 0.4 s for 100,000 shards
     def fingerprint(self) -> str:
@@ -191,8 +192,9 @@ class Manifest:
 def _make_shards(entries: list[dict[str, Any]]) -> tuple[Shard, ...]:
     """Returns the shards of JSON objects; TypeError names a field that is missing or unknown.
 
-    `Shard(**entry)` takes 0.35 s for 100,000 (frozen fields are set one by one), this 0.05 s.
+    `Shard(**entry)` sets frozen fields one by one, which is slow for many shards.
     """
+    # 100,000 shards: 0.35 s by Shard(**entry), 0.05 s here.
     names = {field.name for field in dataclasses.fields(Shard)}
 
     def make(entry: dict[str, Any]) -> Shard:
@@ -217,8 +219,8 @@ def _canonical(content: Mapping[str, Any]) -> str:
 def _fingerprint_as_written(content: Mapping[str, Any], data: bytes) -> str | None:
     """Returns fingerprint_of a parsed file, its shards hashed as their bytes stand in the file.
 
-    None, or another hash, where the file isn't laid out as `to_json` does: something else wrote it
-    again, which is no damage.
+    The result is None, or another hash, where the file isn't laid out as `to_json` lays it out:
+    another program has written it again, which is no damage.
     """
     begin = data.rfind(_SHARDS_BEGIN)
     if begin < 0 or not data.endswith(_SHARDS_END):
@@ -256,8 +258,7 @@ def read_manifest(directory: Directory, *, allow: tuple[str, ...] = ("complete",
     if manifest is None:
         raise FileNotFoundError(
             f"{directory}: no {naming.MANIFEST}, so this is no dataset directory. Give the "
-            f"--output "
-            "of a finished `python -m pipelines.preprocess`."
+            "--output of a finished `python -m pipelines.preprocess`."
         )
     if manifest.status not in allow:
         cure = "Run the command that builds it again: it goes on from what is there."

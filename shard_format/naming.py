@@ -41,11 +41,12 @@ def checksums_name(shard: str) -> str:
     return f"{CHECKSUMS_DIRECTORY}/{shard.removesuffix('.array_record')}.xxh3"
 
 
-def dead_letters_name(partition: int | str) -> str:
+def dead_letters_name(origin: int | str) -> str:
     """Returns the path, inside the dataset directory, of dead letters.
 
     Args:
-        partition: index of the source file; in stream mode the name of the unit of reading.
+        origin: what the documents were read from: the index of a source file in batch mode, the
+            name of a partition in stream mode.
     """
-    text = f"{partition:05d}" if isinstance(partition, int) else partition
+    text = f"{origin:05d}" if isinstance(origin, int) else origin
     return f"{DEAD_LETTERS_DIRECTORY}/partition-{text}.jsonl"

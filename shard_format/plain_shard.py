@@ -1,13 +1,17 @@
-"""Records of a plain shard straight from its file: one copy by the kernel, and a checksum each.
+"""Records of a plain shard, read directly from its file: one copy by the kernel, one checksum each.
 
-ArrayRecord's reader makes a chunk, a task, a string and a Python object of every record, and asks
-for Python's lock twice a call. Where records lie at places that follow from their numbers
+ArrayRecord's reader makes a chunk, a task, a string and a Python object of every record, and takes
+Python's lock twice a call. Where records lie at places that follow from their numbers
 (record_places.py), any of them are read as runs of neighbours, into one block of memory, without
-the lock. Checksums (checksums.py) say whether they are what was written; what isn't, for whatever
-reason, is left to ArrayRecord, which has the last word.
+the lock. Checksums (checksums.py) tell whether the records are what was written. A record that
+isn't, for whatever reason, is left to ArrayRecord, whose answer is final.
 
-A loader's buffer gives 1,075 Mtok/s so and 651 through ArrayRecord, a global shuffle 650 and 418
-(L=2048, B=64, uint16, two cores, each at its best read_threads; the same files without checksums).
+Mtok/s (L=2048, B=64, uint16, two cores, each at its best read_threads, the same files without
+checksums for ArrayRecord):
+
+                     plain   ArrayRecord
+    shuffle buffer   1,075           651
+    global shuffle     650           418
 """
 
 import contextlib
@@ -40,8 +44,8 @@ class PlainShard:
         checksums: uint64[N], of the records.
 
     Attributes:
-        is_plain: False once records that ArrayRecord finds sound didn't have their checksums; there
-            is no use in read() then.
+        is_plain: False once records that ArrayRecord finds sound didn't have their checksums;
+            read() is of no use from then on.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class PlainShard:
         self._checksums = checksums
         self._stride = record_bytes + record_places.overhead_bytes(record_bytes)
         self._descriptor = os.open(self.path, os.O_RDONLY)
-        self._end = weakref.finalize(self, os.close, self._descriptor)  # who forgets close() too
+        self._end = weakref.finalize(self, os.close, self._descriptor)  # without close() too
         self._file: ShardFile | None = None
         self.is_plain = True
         self._lock = threading.Lock()
@@ -76,7 +80,7 @@ class PlainShard:
             (len(indices), self.record_bytes), np.uint8, scratch, strides=(self._stride, 1)
         )
         with contextlib.suppress(OSError):  # ArrayRecord will say what is wrong, and where
-            self._read_runs(indices, memoryview(scratch))
+            self._read_runs(indices, scratch.data)
         return records, checksums_of(records, len(records)) == self._checksums[indices]
 
     def _read_runs(self, indices: np.ndarray, into: memoryview) -> None:
@@ -99,7 +103,7 @@ class PlainShard:
                 self._read_around_headers(run, room, place)
 
     def _read_around_headers(self, run: memoryview, room: int, place: int) -> None:
-        """Reads a part of the stream that block headers interrupt, the first after room bytes."""
+        """Reads a run that block headers interrupt, the first of them after room bytes."""
         header = bytearray(record_places.HEADER_BYTES)
         buffers: list[memoryview | bytearray] = [run[:room]]
         for at in range(room, len(run), record_places.CONTENT_BYTES):

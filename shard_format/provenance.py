@@ -2,9 +2,11 @@
 
     record int64 · segment int32 · partition int32 · row int64 · start int64 · tokens int32
 
-`start` is the segment's first token inside its document (BOS and EOS counted in), `tokens` how many
-follow. With the records' lengths this leads from any token of a batch back to its row in the
-source, and from a row to all of its tokens, without a model of how packing worked.
+The column `partition` holds the index of the document's source file (`file_index` in the code), and
+`row` its row in that file. `start` is the place of the segment's first token inside its document
+(BOS and EOS are counted), and `tokens` is the number of its tokens. Together with the lengths in
+the records, this leads from any token of a batch back to its row in the source, and from a row to
+all of its tokens, without any knowledge of how packing worked.
 """
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ SCHEMA = pa.schema(
         ("tokens", pa.int32()),
     ]
 )
-# Sorted columns become runs of small differences; measured at 5 to 7 bytes a segment on real text.
+# Sorted columns become runs of small differences: 5 to 7 bytes a segment on real text.
 _DELTA = {name: "DELTA_BINARY_PACKED" for name in ("record", "row", "start", "tokens")}
 
 
@@ -33,7 +35,7 @@ def write_provenance(directory: Directory, shard: str, table: pa.Table) -> None:
             table.cast(SCHEMA),
             private,
             compression="zstd",
-            use_dictionary=["segment", "partition"],
+            use_dictionary=["segment", "partition"],  # pyright: ignore[reportArgumentType] (names)
             column_encoding=_DELTA,
         )
 

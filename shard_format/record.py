@@ -1,9 +1,9 @@
 """One record: a sequence of L tokens followed by the lengths of the documents inside it.
 
     tokens   L x uint16 or uint32, little-endian; padding holds any valid id and is never trusted
-    lengths  S x uint16 (uint32 where L > 65535), little-endian: tokens of the 1st, 2nd, ...
-    document
-             in the sequence, then zeros; their sum is the number of tokens that are not padding
+    lengths  S x uint16 (uint32 where L > 65535), little-endian: how many tokens the 1st, 2nd, ...
+             document of the sequence has, then zeros; their sum is the number of tokens that are
+             not padding
 
 S is one number per shard (a multiple of 2, so that records stay aligned to 4 bytes), which gives
 every record of a shard the same size: N records decode as one join, one reshape and two views.
@@ -14,6 +14,7 @@ ever guessed from token values, since GPT-2 and its kin pad with EOS.
 import dataclasses
 
 import numpy as np
+from shardstream.shard_format.messages import require_choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,7 @@ class RecordLayout:
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
             raise ValueError(f"sequence_length is {self.sequence_length}, expected at least 1")
-        if self.token_dtype not in ("uint16", "uint32"):
-            raise ValueError(f"token_dtype is {self.token_dtype!r}, expected 'uint16' or 'uint32'")
+        require_choice("token_dtype", self.token_dtype, ("uint16", "uint32"))
         if self.max_segments < 2 or self.max_segments % 2:
             raise ValueError(f"max_segments is {self.max_segments}, expected an even number >= 2")
 
@@ -76,7 +76,7 @@ def encode_records(tokens: np.ndarray, lengths: np.ndarray, layout: RecordLayout
 
     Args:
         tokens: integer[N, L].
-        lengths: integer[N, S], document lengths, zeros behind them.
+        lengths: integer[N, S], document lengths, followed by zeros.
         layout: of the shard.
     """
     expected = (len(tokens), layout.sequence_length), (len(tokens), layout.max_segments)

@@ -1,11 +1,12 @@
 """Where records of equal size lie in an ArrayRecord file that is plain: uncompressed, one a chunk.
 
-Riegeli, below ArrayRecord, writes a stream that a header of 24 bytes interrupts at every 64 KiB.
-Without those headers the stream is regular: a signature, then chunks of a fixed size that end in
-their record. The place of a record follows from its number, that is, with no index to read.
+Riegeli, which ArrayRecord is built on, writes a stream of bytes that a header of 24 bytes
+interrupts at every 64 KiB. Without those headers the stream is regular: a signature, then chunks of
+a fixed size that end in their record. The place of a record thus follows from its number, with no
+index to read.
 
-Source: riegeli's doc/riegeli_records_file_format.md; the pipeline's own files are compared with it
-in the tests, and what is read by it is checked against checksums.
+Source: riegeli's doc/riegeli_records_file_format.md. Tests compare the pipeline's own files with
+it, and every record that is read this way is checked against its checksum.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ _CHUNK_HEADER_BYTES, _BEFORE_SIZES_BYTES = 40, 2
 
 
 def overhead_bytes(record_bytes: int) -> int:
-    """Returns what a chunk takes beside its record, all in front of it."""
+    """Returns the bytes of a chunk that aren't its record; all of them precede it."""
     return _CHUNK_HEADER_BYTES + _BEFORE_SIZES_BYTES + -(-max(1, record_bytes.bit_length()) // 7)
 
 

@@ -1,8 +1,8 @@
 """ArrayRecord files of equal-sized records, as blocks uint8[N, record_bytes].
 
-The same records and options give the same bytes (a property of the format that tests hold us to),
-so a shard's sha256 names its content. `group_size:1` keeps each record a chunk of its own: Grain
-and random access depend on it.
+The same records and options give the same bytes, a property of the format that the tests hold us
+to, so the sha256 of a shard names its content. `group_size:1` keeps each record in a chunk of its
+own, which Grain and random access depend on.
 """
 
 import contextlib
@@ -16,14 +16,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from shardstream.shard_format.errors import OptionError
+from shardstream.shard_format.messages import require_choice
 
-# Token ids hardly compress (zstd: 1.8 times smaller on text, 6 times slower to write than raw; see
-# README's table), and a loader that reads raw chunks keeps up with the memory bus.
+# Token ids hardly compress, and a loader that reads raw chunks keeps up with the memory bus.
+# zstd: 1.8 times smaller on text, 6 times slower to write than raw (the table in README.md).
 COMPRESSIONS = {"none": "uncompressed", "snappy": "snappy", "zstd": "zstd:3"}
 
 # ArrayRecord reads as many neighbouring chunks in one go as its read-ahead holds, never beyond the
-# range: 1.7 to 2.8 ms of processor time a million tokens with 1 MB, 4.2 to 7.0 with none, where
-# each chunk of 4 KB is a task of its own in its thread pool (ranges of 256 and 1,024 records, 2
+# range. With none, each chunk of 4 KB is a task of its own in its thread pool. Processor time a
+# million tokens: 1.7 to 2.8 ms with 1 MB, 4.2 to 7.0 with none (ranges of 256 and 1,024 records, 2
 # cores).
 _OPTIONS = "readahead_buffer_size:1M,max_parallelism:1"
 _ONE_RECORD_A_CHUNK = "group_size:1,"  # in the options that a file says it was written with
@@ -49,10 +50,7 @@ class ShardOptions:
     def __post_init__(self) -> None:
         if self.group_size < 1:
             raise OptionError(f"group_size is {self.group_size}, expected at least 1")
-        if self.compression not in COMPRESSIONS:
-            raise OptionError(
-                f"compression is {self.compression!r}, expected one of {', '.join(COMPRESSIONS)}"
-            )
+        require_choice("compression", self.compression, COMPRESSIONS)
 
     @property
     def is_plain(self) -> bool:
@@ -94,12 +92,13 @@ def write_records(
 
     ArrayRecord writes 16 MB at a time and holds Python's lock meanwhile. Where the system has
     anonymous files, it writes to memory, and the file is hashed and copied from there without the
-    lock: two threads write 163 Mtok/s so, where they wrote 77 to 87 (L=2048, a virtual machine on
-    which a new page costs ten times a used one). It takes as much memory as the file is large.
+    lock. This takes as much memory as the file is large.
 
-    Guarantees: the bytes depend on the records and the options alone. No block is a valid shard of
-    no records.
+    Guarantees: the bytes depend on the records and the options alone. Without blocks the file is a
+    valid shard of no records.
     """
+    # Two threads write 163 Mtok/s through memory, 77 to 87 directly (L=2048, a virtual machine on
+    # which a new page costs ten times a used one).
     if not hasattr(os, "memfd_create"):
         _write_array_record(os.fspath(path), blocks, options)
         return digest_of(path)
@@ -128,7 +127,7 @@ def _copy(descriptor: int, path: str | os.PathLike[str]) -> FileDigest:
         sha256 = hashlib.sha256(content).hexdigest()
     try:
         shutil.copyfile(f"/proc/self/fd/{descriptor}", path)
-    except OSError as error:  # a full disk, most likely: say whose
+    except OSError as error:  # most likely a full disk: say which
         error.filename, error.filename2 = os.fspath(path), None
         raise
     return FileDigest(bytes=size, sha256=sha256)
@@ -180,11 +179,13 @@ class ShardFile:
     def records_at(self, indices: np.ndarray) -> list[bytes]:
         """Returns the records at indices, in their order; see read.
 
-        Runs of neighbours, and single records too, are read as ranges: a list of records costs
-        ArrayRecord a table of all chunks of the file and a task in its thread pool for each record,
-        7 to 9 ms of processor time a million tokens against 2.3 (64 records far apart, L=2048).
-        Chunks of several records are read by list all the same, once for all that stand in them.
+        Runs of neighbours, and single records too, are read as ranges, since a list of records
+        costs ArrayRecord a table of all chunks of the file and a task in its thread pool for each
+        record. Chunks of several records are nevertheless read by list: once for all the records
+        in them.
         """
+        # Processor time a million tokens, 64 records far apart, L=2048: 2.3 ms by ranges, 7 to 9
+        # by a list.
         numbers = indices.tolist()
         if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
             records = self._reader.read(numbers[0], numbers[-1] + 1)

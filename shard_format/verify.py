@@ -1,9 +1,9 @@
 """Checks a dataset directory against its own manifest: content, sums, order, provenance.
 
-Memory stays that of one shard. That no document is twice in the whole dataset needs no global
-table: a document's bucket is a function of its identity, so it is enough that each shard holds only
-documents of its own bucket, and none of them twice. (A stream's shards take any document; see
-verify_stream.)
+Memory stays that of one shard. No global table is needed to prove that no document is in the
+dataset twice: the bucket of a document is a function of its identity, so it is enough that each
+shard holds only documents of its own bucket, and none of them twice. The shards of a stream may
+hold any document; verify_stream.py checks those.
 """
 
 from collections.abc import Iterator
@@ -126,20 +126,20 @@ def _verify_provenance(
         if len(strangers):
             first = strangers[0]
             yield (
-                f"holds document {column['row'][first]} of partition {column['partition'][first]}, "
+                f"holds document {column['row'][first]} of file {column['partition'][first]}, "
                 f"which belongs to bucket {buckets[first]}, not {own}"
             )
     order = np.lexsort((column["start"], column["row"], column["partition"]))
-    partition, row, start, tokens = (
+    file_index, row, start, tokens = (
         column[name][order] for name in ("partition", "row", "start", "tokens")
     )
-    follows = (partition[1:] == partition[:-1]) & (row[1:] == row[:-1])
+    follows = (file_index[1:] == file_index[:-1]) & (row[1:] == row[:-1])
     expected_start = np.where(follows, start[:-1] + tokens[:-1], 0)
     broken = np.flatnonzero(start[1:] != expected_start)
     if len(start) and (start[0] != 0 or len(broken)):
         first = 0 if start[0] != 0 else broken[0] + 1
         yield (
-            f"document {row[first]} of partition {partition[first]} is twice here or has a gap "
+            f"document {row[first]} of file {file_index[first]} is twice here or has a gap "
             f"before its token {start[first]}"
         )
 

@@ -1,7 +1,8 @@
-"""What only a stream's dataset must be checked for: its log, and that no document is in two shards.
+"""Checks for streams alone: that the log lists the shards, and that no document is in two of them.
 
-In batch mode a document's shard is a function of its identity, so each shard can be checked alone.
-In a stream it may be in any, so one bit a document is kept while all provenance is read.
+In batch mode the shard of a document is a function of its identity, so each shard can be checked
+alone. In a stream a document may be in any shard, so one bit for each document is kept while all
+provenance is read.
 """
 
 from collections.abc import Iterator
@@ -22,19 +23,19 @@ def verify_stream(directory: Directory, manifest: Manifest) -> Iterator[str]:
     num_written = 0
     for shard in manifest.shards:
         if not directory.exists(shard.file):
-            continue  # told already
+            continue  # verify has reported it
         table = read_provenance(directory, shard.file).select(["partition", "row"])
         documents = table.group_by(["partition", "row"]).aggregate([])
         num_written += documents.num_rows
-        partition, row = documents["partition"].to_numpy(), documents["row"].to_numpy()
-        for file in np.unique(partition).tolist():
-            rows = row[partition == file]
+        file_index, row = documents["partition"].to_numpy(), documents["row"].to_numpy()
+        for file in np.unique(file_index).tolist():
+            rows = row[file_index == file]
             known = seen.get(file, np.zeros(0, bool))
             if len(known) <= rows.max():
                 known = np.concatenate([known, np.zeros(int(rows.max()) + 1, bool)])
             again = rows[known[rows]]
             if len(again):
-                yield f"{shard.file}: document {again[0]} of partition {file} is in a shard before"
+                yield f"{shard.file}: document {again[0]} of file {file} is in an earlier shard too"
             known[rows] = True
             seen[file] = known
     empty = manifest.report.get("empty_documents", 0)

@@ -11,12 +11,14 @@ folder; a wheel holds them inside it. Either way a module has one name, `shardst
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers and editors see in place of __getattr__
     from shardstream.loaders import Loader, Mixture, stream
     from shardstream.pipelines.preprocess import preprocess
     from shardstream.shard_format.verify import verify
+
+    __version__: str
 
 _HERE = Path(__file__).parent
 if not (_HERE / "loaders").is_dir():  # a checkout
@@ -32,14 +34,16 @@ _HOMES = {
 __all__ = ["Loader", "Mixture", "__version__", "preprocess", "stream", "verify"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module 'shardstream' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a checker that saw it would accept every name
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            return _version()
+        if name not in _HOMES:
+            raise AttributeError(f"module 'shardstream' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

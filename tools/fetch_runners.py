@@ -21,11 +21,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from shardstream.shard_format.storage.local_publish import publishing_folder
 
 FLINK_VERSION = "1.19.3"
 _MAINS = {
@@ -123,16 +124,9 @@ def _cached(name: str, identity: bytes) -> Iterator[tuple[Path, Path | None]]:
     missing = missing_tools()
     if missing:
         raise ToolMissing(missing)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     print(f"fetching {name} into {folder}", file=sys.stderr, flush=True)
-    private = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-    try:
+    with publishing_folder(folder) as private:
         yield folder, private
-        # Another process may have been faster; its folder holds the same.
-        with contextlib.suppress(OSError):
-            private.rename(folder)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path) -> None:

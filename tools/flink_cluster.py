@@ -147,8 +147,10 @@ class FlinkCluster:
             raise RuntimeError(f"the savepoint failed: {found['operation']['failure-cause']}")
         return found["operation"]["location"]
 
-    def rest(self, path: str, data: Any = None, *, method: str | None = None) -> Any:
-        """Returns the job manager's answer to a request."""
+    def rest(
+        self, path: str, data: dict[str, Any] | None = None, *, method: str | None = None
+    ) -> dict[str, Any]:
+        """Returns the job manager's answer to a request, a JSON object."""
         body = None if data is None else json.dumps(data).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(

@@ -2,14 +2,13 @@
 
 A file becomes visible whole or not at all. Two writers of the same name therefore leave one whole
 file, and since the bytes of every file here are a function of the plan, it doesn't matter whose.
-Local and mounted paths keep this promise by a private name and `os.replace` (local_directory.py),
-stores (gs://, s3://) by an upload that makes its object in one step at its end
+Local and mounted paths keep this promise by a private name that is renamed (local_publish.py);
+stores (gs://, s3://) keep it by an upload that makes its object in one step at its end
 (store_directory.py).
 """
 
 import abc
 import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,7 @@ from shardstream.shard_format import naming
 
 
 class Directory(abc.ABC):
-    """A dataset directory; `open_directory(root)` gives one of the kind that root asks for.
-
-    Args:
-        root: a path, made on the first write, or gs://bucket/prefix, s3://bucket/prefix.
-    """
-
-    @abc.abstractmethod
-    def __init__(self, root: str | os.PathLike[str]) -> None: ...
+    """A dataset directory; `open_directory(root)` gives one of the kind that root asks for."""
 
     @abc.abstractmethod
     def where(self, name: str) -> str:
@@ -67,7 +59,7 @@ class Directory(abc.ABC):
         into[:] = np.frombuffer(data, np.uint8)
 
     def release_range(self, name: str, begin: int, end: int) -> None:  # noqa: B027 (may do nothing)
-        """Gives back the room that bytes begin to end - 1 take; nobody reads them again.
+        """Gives back the room that bytes begin to end - 1 take; they aren't read again.
 
         The size of the file stays. Nothing happens where storage can't do so.
         """
@@ -117,7 +109,7 @@ class Directory(abc.ABC):
 
     @abc.abstractmethod
     def remove_private(self) -> None:
-        """Removes what killed writers left unpublished; call it while nobody writes."""
+        """Removes what killed writers left unpublished; call it while there are no writers."""
 
     def exists(self, name: str) -> bool:
         """Says whether a published file of this name is there."""

@@ -8,12 +8,17 @@ import mmap
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from shardstream.shard_format.storage.directory import Directory, too_short
+from shardstream.shard_format.storage.local_publish import (
+    PRIVATE_PATTERN,
+    private_name,
+    publishing_file,
+    sync,
+)
 
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 
@@ -87,7 +92,7 @@ class LocalDirectory(Directory):
             file.seek(begin)
             read = 0
             while read < len(into):
-                count = file.readinto(into[read:])
+                count = file.readinto(into.data[read:])
                 if not count:
                     raise OSError(too_short(self.where(name), begin, len(into), read))
                 read += count
@@ -100,10 +105,10 @@ class LocalDirectory(Directory):
             _fallocate(file.fileno(), _PUNCH_HOLE_KEEP_SIZE, begin, end - begin)
 
     def create(self, name: str, data: bytes) -> bool:
-        private = self._private(name)
+        private = private_name(self.path(name))
         try:
             private.write_bytes(data)
-            _sync(private)
+            sync(private)
             os.link(private, self.path(name))
         except FileExistsError:
             return False
@@ -118,14 +123,8 @@ class LocalDirectory(Directory):
         A process killed inside leaves a private file behind that no reader lists; `remove_private`
         clears them.
         """
-        private = self._private(name)
-        try:
+        with publishing_file(self.path(name), durable=durable) as private:
             yield private
-            if durable:
-                _sync(private)
-            private.replace(self.path(name))
-        finally:
-            private.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def publishing_folder(self, name: str) -> Iterator[Path]:
@@ -144,20 +143,5 @@ class LocalDirectory(Directory):
             path.unlink(missing_ok=True)
 
     def remove_private(self) -> None:
-        for path in self.root.rglob(".*.private"):
+        for path in self.root.rglob(PRIVATE_PATTERN):
             path.unlink(missing_ok=True)
-
-    def _private(self, name: str) -> Path:
-        """Returns a name beside the target that is nobody else's; folders are made."""
-        target = self.path(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return target.with_name(f".{target.name}.{uuid.uuid4().hex}.private")
-
-
-def _sync(path: Path) -> None:
-    """Flushes a file to the disk, so that a name never outlives its content in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,24 +7,28 @@
            AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, a role of the machine, web identity; profiles
            in ~/.aws through boto3; AWS_SKIP_SIGNATURE=true for public buckets
 
-One client, obstore, does all of it, on both sides: a request costs what the network does (Beam's
-S3 file system adds 65 ms to each by making a client of its own), reads are ranged, and a create can
-be made to fail where the name is taken, which Beam's file systems don't offer. It is imported when
-the first bucket is opened, so that whoever stays on local disks doesn't need it.
+One client, obstore, serves the pipeline and the loader alike. A request costs what the network
+does, where Beam's S3 file system makes a new client for each; reads are ranged; and a create can be
+made to fail where the name is taken, which Beam's file systems don't offer. The client is imported
+when the first bucket is opened, so that local directories don't need it.
 """
 
 import functools
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+from shardstream.shard_format.messages import first_line
+
+if TYPE_CHECKING:
+    from obstore.store import GCSStore, S3Store
 
 # A store that answers nothing but errors for this long is given up; outages of minutes are waited
 # out by running the same command again.
@@ -66,7 +70,7 @@ def split_url(url: str) -> tuple[str, str, str]:
     return scheme, bucket, prefix.strip("/")
 
 
-def open_bucket(scheme: str, bucket: str) -> Any:
+def open_bucket(scheme: str, bucket: str) -> "GCSStore | S3Store":
     """Returns an obstore store of a bucket; one a process, threads share it.
 
     Raises:
@@ -84,7 +88,9 @@ def _endpoint(scheme: str) -> str | None:
 
 
 @functools.cache
-def _open_bucket(scheme: str, bucket: str, retry_secs: float, endpoint: str | None) -> Any:
+def _open_bucket(
+    scheme: str, bucket: str, retry_secs: float, endpoint: str | None
+) -> "GCSStore | S3Store":
     try:
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as error:
@@ -111,7 +117,7 @@ def _open_bucket(scheme: str, bucket: str, retry_secs: float, endpoint: str | No
             return GCSStore(bucket, **_google_options(endpoint), **options)
         return S3Store(bucket, **_amazon_options(endpoint), **options)
     except Exception as error:
-        raise StoreError(f"{scheme}://{bucket}: can't be opened ({_first_line(error)})") from error
+        raise StoreError(f"{scheme}://{bucket}: can't be opened ({first_line(error)})") from error
 
 
 def _google_options(endpoint: str | None) -> dict[str, Any]:
@@ -167,7 +173,9 @@ def retrying(call: Callable[[], Result], where: str) -> Result:
         pause = min(2 * pause, _LONGEST_BACKOFF_SECS)
 
 
-def get_range(store: Any, key: str, begin: int, end: int, where: str) -> memoryview:
+def get_range(
+    store: "GCSStore | S3Store", key: str, begin: int, end: int, where: str
+) -> memoryview:
     """Returns bytes begin to end - 1 of an object, all of them.
 
     Raises:
@@ -205,7 +213,7 @@ def naming_errors(where: str) -> Iterator[None]:
         raise FileExistsError(f"{where}: is there already") from error
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise StoreRefusedError(
-            f"{where}: access was refused ({_first_line(error)}). Check the credentials in the "
+            f"{where}: access was refused ({first_line(error)}). Check the credentials in the "
             "environment and the bucket's permissions."
         ) from error
     except (exceptions.BaseError, BrokenOffError) as error:
@@ -217,12 +225,6 @@ def naming_errors(where: str) -> Iterator[None]:
                 "reads public buckets."
             ) from error
         raise StoreError(
-            f"{where}: the store failed ({_first_line(error)}). Run the command again when it "
+            f"{where}: the store failed ({first_line(error)}). Run the command again when it "
             "answers; nothing that was done is lost."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Returns an error in a line; the client appends pages of its own internals."""
-    text = str(error).split("\n\n")[0].split("\nDebug source")[0]
-    return re.sub(r"\s+", " ", text).strip()[:500]

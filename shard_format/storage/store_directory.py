@@ -1,8 +1,8 @@
 """A dataset directory on an object store: gs://bucket/prefix or s3://bucket/prefix.
 
 An object appears whole when its upload ends, so publishing is one upload of a finished local file,
-with no private names and no renames, which stores don't have. What a killed writer leaves is an
-unfinished upload that nobody can see; the bucket's lifecycle rules clear those.
+without private names and renames, which stores don't offer. A writer that is killed leaves an
+unfinished upload, which no reader sees; the lifecycle rules of the bucket clear those.
 """
 
 # ruff: noqa: D102 (Directory describes the methods)
@@ -22,7 +22,7 @@ from shardstream.shard_format.storage.store_client import (
     split_url,
 )
 
-# Uploads beyond this go in parts, several at a time; a part is repeated alone when it fails.
+# Larger uploads are multipart uploads, several parts at a time; each is repeated alone on failure.
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 _MAX_PARTS = 9_000  # stores allow 10,000

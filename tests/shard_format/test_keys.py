@@ -61,3 +61,14 @@ def test_permutation_is_a_bijection_fixed_by_its_stream(n: int) -> None:
     if n == 1000:
         assert not np.array_equal(found, keys.permutation(n, 5, 7))
         assert not np.array_equal(found, keys.permutation(n, 6, 5))
+
+
+def test_chain_depends_on_every_value_and_on_their_order() -> None:
+    found = [
+        keys.chain(*values)
+        for values in ((), (0,), (1,), (-1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (2**63,))
+    ]
+    assert len(set(found)) == len(found)
+    assert all(0 <= key < 2**64 for key in found)
+    assert keys.chain(-1, 3) == keys.chain(2**64 - 1, 3 + 2**64)
+    assert keys.chain(7, 2) == 5090977316425868581

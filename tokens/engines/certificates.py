@@ -13,12 +13,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from shardstream.shard_format.storage.local_publish import publishing_file
 from shardstream.tokens.engines.certify import Certificate
 from shardstream.tokens.engines.code_points import NUM_CODE_POINTS, CodePointSet
 
@@ -90,11 +90,8 @@ def _write(path: Path, key: dict[str, str], certificate: Certificate) -> None:
     bits = np.zeros(0, np.uint8) if points is None else np.packbits(points.members)
     header_bytes = np.frombuffer(json.dumps(header).encode(), np.uint8)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False)  # noqa: SIM115
-        with file as scratch:
-            np.savez_compressed(scratch, header=header_bytes, code_points=bits)
-        Path(scratch.name).replace(path)
+        with publishing_file(path) as private, private.open("wb") as file:
+            np.savez_compressed(file, header=header_bytes, code_points=bits)
     except OSError as error:
         _log.warning("cannot keep the certificate %s (%s): set SHARDSTREAM_CACHE.", path, error)
 

@@ -1,0 +1,1 @@
+../../shardstream/__init__.py
