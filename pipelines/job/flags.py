@@ -126,7 +126,7 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:  # noqa: ANN401 (a type)
+def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:
     """Returns argparse's words for a field's type."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)

@@ -37,7 +37,12 @@ def check_runner_words(words: Sequence[str]) -> None:
     """Raises OptionError where words, which aren't ours, hold a bad value or belong to no flag."""
     if not words:
         return
-    _, stray = runner_parser(words).parse_known_args(list(words))
+    try:
+        _, stray = runner_parser(words).parse_known_args(list(words))
+    except OptionError:
+        raise
+    except (TypeError, ValueError) as error:  # of a flag's own way to read its value
+        raise OptionError(f"a flag of the runner has a value that isn't one: {error}") from error
     if stray:
         raise OptionError(
             f"unexpected word {stray[0]!r}, expected a flag; a value with spaces needs quotes"
@@ -53,7 +58,7 @@ def runner_parser(words: Sequence[str]) -> FlagParser:
 
     parser = BeamFlagParser(allow_abbrev=False, add_help=False)
     for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)  # noqa: SLF001 (as PipelineOptions.get_all_options does)
+        options._add_argparse_args(parser)
     values, switches = OF_RUNNER.get(_runner_of(words), ((), ()))
     for name in values:
         parser.add_argument(f"--{name}")
