@@ -14,7 +14,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
-from apache_beam.runners.worker import statesampler
+from apache_beam.runners.worker import sdk_worker, statesampler
 from shardstream.shard_format.errors import OptionError
 
 _LOCAL = (
@@ -99,7 +99,7 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
         options.view_as(StandardOptions).streaming = True
     pipeline = beam.Pipeline(options=options)
     pipeline | type(transform).__name__ >> transform
-    with _bundles_end_at_once():
+    with _bundles_end_at_once(), _exceptions_are_told_once():
         with _own_signal_handlers():
             result = pipeline.run()
         result.wait_until_finish()
@@ -125,6 +125,19 @@ def _bundles_end_at_once() -> Iterator[None]:
         yield
     finally:
         begin.__defaults__ = usual
+
+
+@contextlib.contextmanager
+def _exceptions_are_told_once() -> Iterator[None]:
+    """Keeps workers of this process from printing the exceptions that the runner then raises.
+
+    Beam's worker prints a traceback to stderr, beside logging it and sending it to the runner.
+    """
+    vars(sdk_worker)["print"] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        vars(sdk_worker).pop("print", None)
 
 
 @contextlib.contextmanager
