@@ -126,9 +126,9 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:
+def _kind_of(hint: object, flag: Flag, name: str) -> dict[str, Any]:
     """Returns argparse's words for a field's type."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -139,7 +139,7 @@ def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:
         return {"action": "append", "type": _pair, "metavar": "NAME=VALUE"}
     if hint == tuple[str, ...]:
         return {"nargs": "+", "metavar": "TEXT"}
-    if hint in _METAVARS:
+    if isinstance(hint, type) and hint in _METAVARS:
         return {"type": flag.parse if hint is str else hint, "metavar": _METAVARS[hint]}
     raise TypeError(f"{name}: no flag can hold a {hint}; expected str, int, float, bool or tuples")
 

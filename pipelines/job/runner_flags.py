@@ -5,6 +5,7 @@ or known to the engine's job server, which tells Beam only when it is running; e
 refused with the nearest names. What stands after `--` is passed on unchecked.
 """
 
+import argparse
 import difflib
 import re
 from collections.abc import Sequence
@@ -51,14 +52,11 @@ def check_runner_words(words: Sequence[str]) -> None:
 
 def runner_parser(words: Sequence[str]) -> FlagParser:
     """Returns a parser of Beam's registered flags and of those that the runner in words knows."""
-    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+    from apache_beam.options.pipeline_options import PipelineOptions
 
-    class BeamFlagParser(FlagParser, _BeamArgumentParser):
-        """Beam's parser, which raises OptionError."""
-
-    parser = BeamFlagParser(allow_abbrev=False, add_help=False)
-    for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)
+    registered: list[argparse.ArgumentParser] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=registered.append)
+    parser = FlagParser(parents=registered, allow_abbrev=False, add_help=False)
     values, switches = OF_RUNNER.get(_runner_of(words), ((), ()))
     for name in values:
         parser.add_argument(f"--{name}")

@@ -133,11 +133,12 @@ def _exceptions_are_told_once() -> Iterator[None]:
 
     Beam's worker prints a traceback to stderr, beside logging it and sending it to the runner.
     """
-    vars(sdk_worker)["print"] = lambda *_, **__: None
+    names = sdk_worker.__dict__
+    names["print"] = lambda *_, **__: None
     try:
         yield
     finally:
-        vars(sdk_worker).pop("print", None)
+        del names["print"]
 
 
 @contextlib.contextmanager

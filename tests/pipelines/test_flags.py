@@ -225,7 +225,7 @@ _VALUES = {
     [
         action
         for action in dict.fromkeys(runner_parser([]).flags.values())
-        if "--runner" not in action.option_strings
+        if not {"--runner", "--help"} & set(action.option_strings)
     ],
     ids=lambda action: action.option_strings[0],
 )
