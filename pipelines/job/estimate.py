@@ -81,7 +81,8 @@ def describe_plan(options: PreprocessOptions) -> str:
     """
     use_hub_token(options.work.hub_token_secret)
     with planning():
-        return describe_estimate(make_plan(options, writes=False), options.beam_args)
+        plan = make_plan(options, writes=False)
+    return describe_estimate(plan, options.beam_args)
 
 
 def estimate(plan: BuildPlan) -> Estimate:

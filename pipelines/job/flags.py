@@ -97,13 +97,18 @@ def read_flags(
     """Returns the options that a parser with the flags of a dataclass has parsed.
 
     Raises:
-        OptionError: a value is out of range.
+        OptionError: a value is out of range; a ValueError of the dataclass becomes one.
     """
     values: dict[str, object] = {}
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         value = getattr(parsed, (flags or {}).get(field.name, Flag()).name or field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
-    return options(**values)
+    try:
+        return options(**values)
+    except OptionError:
+        raise
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def describe_fields(options: type) -> dict[str, str]:

@@ -31,7 +31,7 @@ def check_flags(words: Sequence[str], own: Sequence[str]) -> None:
     known = runner_parser(words).names
     for name in foreign:
         if name not in known:
-            raise OptionError(f"unknown flag {name}{_advice(nearest_names(name, own, known))}")
+            raise OptionError(f"unknown flag {name}; {_advice(name, own, known)}")
 
 
 def check_runner_words(words: Sequence[str]) -> None:
@@ -65,11 +65,19 @@ def runner_parser(words: Sequence[str]) -> FlagParser:
     return parser
 
 
-def nearest_names(name: str, own: Sequence[str], known: Sequence[str]) -> list[str]:
+def nearest_names(
+    name: str, own: Sequence[str], known: Sequence[str], least_likeness: float = _LEAST_LIKENESS
+) -> list[str]:
     """Returns the flags that a name may be a slip of, the likeliest first, at most three.
 
-    First what it says with another dash, then flags that begin with it, then flags spelt like it;
+    First what it says with other dashes, then flags that begin with it, then flags spelt like it;
     ours before the runner's.
+
+    Args:
+        name: with its dashes.
+        own: the command's flags.
+        known: the runner's flags.
+        least_likeness: of a flag that is spelt like it, 0 to 1 as difflib counts.
     """
     wanted = _plain(name)
     found: list[str] = []
@@ -77,7 +85,7 @@ def nearest_names(name: str, own: Sequence[str], known: Sequence[str]) -> list[s
         of_plain = {_plain(each): each for each in names}
         found += [of_plain[wanted]] if wanted in of_plain else []
         found += sorted((each for each in names if _plain(each).startswith(wanted)), key=len)
-        close = difflib.get_close_matches(wanted, of_plain, _NUM_NEAREST, _LEAST_LIKENESS)
+        close = difflib.get_close_matches(wanted, of_plain, _NUM_NEAREST, least_likeness)
         found += [of_plain[each] for each in close]
         if found:
             break
@@ -95,11 +103,15 @@ def _runner_of(words: Sequence[str]) -> str:
     return known_runner(found.runner)
 
 
-def _advice(names: Sequence[str]) -> str:
+def _advice(name: str, own: Sequence[str], known: Sequence[str]) -> str:
+    names = nearest_names(name, own, known)
     if not names:
-        return ". A flag that only the runner knows goes after --."
+        names = nearest_names(name, own, known, 0.0)
+        return (
+            f"the nearest are {', '.join(names)}. A flag that only the runner knows goes after --."
+        )
     *others, last = names
-    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def _flag_name(word: str) -> str | None:

@@ -14,9 +14,18 @@ from shardstream.pipelines.job.flags import (
     describe_fields,
     read_flags,
 )
-from shardstream.pipelines.job.options import PreprocessOptions, make_parser, parse_options
+from shardstream.pipelines.job.options import (
+    OutputOptions,
+    PreprocessOptions,
+    make_parser,
+    parse_options,
+)
 from shardstream.pipelines.job.runner_flags import runner_parser
 from shardstream.shard_format.errors import OptionError
+from shardstream.shard_format.shard_file import ShardOptions
+from shardstream.sources.options import SourceOptions
+from shardstream.tokens.options import TokenizerOptions
+from shardstream.tokens.packing.options import PackingOptions
 
 REQUIRED = ["--dataset", "d", "--tokenizer", "t", "--output", "o"]
 # Fields whose flag has another name.
@@ -142,6 +151,46 @@ def test_malformed_flag_is_an_option_error(argv: list[str], message: str) -> Non
         _parse(*argv)
 
 
+@pytest.mark.parametrize("base", [SourceOptions, TokenizerOptions, PackingOptions, ShardOptions])
+def test_new_field_of_a_dataclass_is_a_flag_without_more_ado(base: type) -> None:
+    """As a field that is added to the class itself would be."""
+    fields = [("novelty", int, dataclasses.field(default=3)), ("extras", tuple[str, ...], ())]
+    more = dataclasses.make_dataclass("More", fields, bases=(base,), frozen=True, kw_only=True)
+    parser = FlagParser(prog="x")
+    add_flags(parser.add_argument_group("g"), more)
+    needed = [
+        f"--{field.name}=x"
+        for field in dataclasses.fields(base)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    options = read_flags(more, parser.parse_args([*needed, "--novelty", "5", "--extras", "a", "b"]))
+    assert (options.novelty, options.extras) == (5, ("a", "b"))
+
+
+def test_dataclass_s_own_value_error_is_an_option_error() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Odd:
+        number: int = 1
+
+        def __post_init__(self) -> None:
+            if self.number % 2 == 0:
+                raise ValueError(f"number is {self.number}, expected an odd one")
+
+    parser = FlagParser(prog="x")
+    add_flags(parser.add_argument_group("g"), Odd)
+    with pytest.raises(OptionError, match="number is 2, expected an odd one"):
+        read_flags(Odd, parser.parse_args(["--number", "2"]))
+
+
+def test_options_are_built_in_python_without_a_command_line() -> None:
+    options = PreprocessOptions(
+        source=SourceOptions(dataset="d"),
+        tokenizer=TokenizerOptions(tokenizer="t"),
+        output=OutputOptions(output="o"),
+    )
+    assert options == parse_options(REQUIRED)
+
+
 def test_field_of_a_kind_that_no_flag_holds_is_refused_when_the_parser_is_made() -> None:
     kind = dataclasses.make_dataclass("Odd", [("odd", complex, 0j)], kw_only=True)
     with pytest.raises(TypeError, match="odd: no flag can hold"):
@@ -188,7 +237,7 @@ def test_misspelt_flag_is_refused_and_the_right_one_named(name: str) -> None:
     [
         (["--max_docs", "10"], r"unknown flag --max_docs; did you mean --max_documents\?"),
         (["--seq_length", "10"], r"unknown flag --seq_length; did you mean --sequence_length\?"),
-        (["--filter", "x"], "unknown flag --filter"),
+        (["--filter", "x"], "unknown flag --filter; the nearest are --.*, --.*, --"),
         (["-x"], "unknown flag -x"),
         (["stray"], "unexpected word 'stray', expected a flag"),
         (["--seed", "1", "2"], "unexpected word '2'"),
