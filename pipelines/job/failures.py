@@ -75,7 +75,7 @@ def guarded(command: str, body: Callable[[], int]) -> int:
     """Runs the body of a command; returns its exit status.
 
     Args:
-        command: what its help is asked by, such as "shardstream build".
+        command: the command, such as "shardstream build", whose help is named in messages.
         body: returns the exit status.
     """
     try:

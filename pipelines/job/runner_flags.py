@@ -57,11 +57,12 @@ def runner_parser(words: Sequence[str]) -> FlagParser:
     registered: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=registered.append)
     parser = FlagParser(parents=registered, allow_abbrev=False, add_help=False)
+    taken = set(parser.names)  # of a later Beam, which may register more
     values, switches = OF_RUNNER.get(_runner_of(words), ((), ()))
-    for name in values:
-        parser.add_argument(f"--{name}")
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true")
+    for names, action in ((values, "store"), (switches, "store_true")):
+        for name in names:
+            if f"--{name}" not in taken:
+                parser.add_argument(f"--{name}", action=action)
     return parser
 
 
@@ -70,7 +71,7 @@ def nearest_names(
 ) -> list[str]:
     """Returns the flags that a name may be a slip of, the likeliest first, at most three.
 
-    First what it says with other dashes, then flags that begin with it, then flags spelt like it;
+    First the flag that it is with other dashes, then flags that begin with it, then flags spelt like it;
     ours before the runner's.
 
     Args:
@@ -106,10 +107,8 @@ def _runner_of(words: Sequence[str]) -> str:
 def _advice(name: str, own: Sequence[str], known: Sequence[str]) -> str:
     names = nearest_names(name, own, known)
     if not names:
-        names = nearest_names(name, own, known, 0.0)
-        return (
-            f"the nearest are {', '.join(names)}. A flag that only the runner knows goes after --."
-        )
+        nearest = ", ".join(nearest_names(name, own, known, least_likeness=0))
+        return f"the nearest are {nearest}. A flag that only the runner knows goes after --."
     *others, last = names
     return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
