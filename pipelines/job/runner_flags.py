@@ -71,8 +71,8 @@ def nearest_names(
 ) -> list[str]:
     """Returns the flags that a name may be a slip of, the likeliest first, at most three.
 
-    First the flag that it is with other dashes, then flags that begin with it, then flags spelt like it;
-    ours before the runner's.
+    First the flag that it is with other dashes, then flags that begin with it, then flags spelt
+    like it; ours before the runner's.
 
     Args:
         name: with its dashes.

@@ -1,6 +1,8 @@
 """Whose mistake it is: options end in two lines, the world outside in one, our faults in a traceback."""
 
 import errno
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -90,29 +92,37 @@ def test_fault_of_ours_while_a_job_runs_keeps_its_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
+_VANISH = """
+import sys
+from pathlib import Path
+from shardstream.pipelines.process import set_up_process
+set_up_process()
+from shardstream.pipelines import preprocess
+from shardstream.pipelines.job import build
+run = build.run
+def remove_then_run(*args, **kwargs):
+    Path(sys.argv[1]).unlink()
+    return run(*args, **kwargs)
+build.run = remove_then_run
+sys.exit(preprocess.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_file_that_vanishes_while_the_job_runs_is_one_line(
-    tmp_path: Path,
-    tokenizer_directory: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    tmp_path: Path, tokenizer_directory: str, runner: str
 ) -> None:
+    """In a process of its own, whose whole stderr is looked at: runners write to it themselves."""
     paths = [tmp_path / f"{i}.parquet" for i in range(2)]
     for path in paths:
         pq.write_table(pa.table({"text": ["a", "b"]}), path)
-    from shardstream.pipelines.job import build
-
-    run_whole = build.run
-
-    def remove_then_run(*args: object, **kwargs: object) -> str:
-        paths[1].unlink()
-        return run_whole(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("shardstream.pipelines.job.build.run", remove_then_run)
     flags = [*parquet_flags(list(map(str, paths)), tokenizer_directory), "--no-progress"]
-    status = main([*flags, "--output", str(tmp_path / "out"), "--runner", "FnApiRunner"])
-    printed = capsys.readouterr().err
-    assert (status, printed.count("\n")) == (1, 1), printed
-    assert printed.startswith("error: ") and str(paths[1]) in printed
+    flags += ["--output", str(tmp_path / "out"), "--runner", runner]
+    command = [sys.executable, "-c", _VANISH, str(paths[1]), *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = f"error: FileNotFoundError: [Errno 2] No such file or directory: '{paths[1]}'\n"
+    assert done.stderr == expected
 
 
 def test_planning_makes_option_errors_of_what_cannot_be_opened() -> None:
