@@ -75,6 +75,7 @@ def test_parameters_become_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARDSTREAM_IMAGE", "europe-docker.pkg.dev/p/r/shardstream:1")
     own = [f"--{name}={value}" for name, value in GIVEN.items()]
     theirs = ["--runner=DataflowRunner", "--template_location=gs://b/t.json"]
+    theirs += ["--of_the_launcher=1"]  # which Beam for Python need not know
     options = parse_options(to_flags([*own, "--config=", "--overwrite=false", *theirs]))
     assert options.source.data_files == ("gs://my-bucket/a/*.parquet", "gs://my-bucket/b/*.parquet")
     assert options.source.config is None
@@ -123,7 +124,9 @@ def test_dockerfile_commands_run(tmp_path: Path, tokenizer_directory: str) -> No
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     (made,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(made).namelist()
-    assert {"shardstream/transforms/plan.py", "shardstream/pipelines/flex_template.py"} <= set(names)
+    assert {"shardstream/transforms/plan.py", "shardstream/pipelines/flex_template.py"} <= set(
+        names
+    )
     installed = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     subprocess.run([*install, "--target", str(installed), str(made)], check=True)
