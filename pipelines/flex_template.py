@@ -21,7 +21,10 @@ _IMAGE = "SHARDSTREAM_IMAGE"
 
 
 def to_flags(parameters: Sequence[str]) -> list[str]:
-    """Returns the flags that parameters stand for; what isn't ours passes as it is.
+    """Returns the flags that parameters stand for; what isn't ours follows after `--`.
+
+    Dataflow has checked the names of a template's parameters against its metadata, and the launcher
+    adds flags of its own, which need not be registered: they are passed on unchecked.
 
     Raises:
         OptionError: a switch is neither true nor false.
@@ -30,10 +33,13 @@ def to_flags(parameters: Sequence[str]) -> list[str]:
 
     actions = make_parser().flags
     flags: list[str] = []
+    others: list[str] = []
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
         action = actions.get(name)
-        if action is None or not equals:
+        if action is None:
+            others.append(parameter)
+        elif not equals:
             flags.append(parameter)
         elif value == "":
             continue
@@ -44,9 +50,9 @@ def to_flags(parameters: Sequence[str]) -> list[str]:
         else:
             flags.append(parameter)
     image = os.environ.get(_IMAGE)
-    if image and not any(flag.startswith("--sdk_container_image") for flag in flags):
-        flags.append(f"--sdk_container_image={image}")
-    return flags
+    if image and not any(flag.startswith("--sdk_container_image") for flag in others):
+        others.append(f"--sdk_container_image={image}")
+    return [*flags, "--", *others]
 
 
 def _switch(name: str, value: str, action: argparse.Action) -> list[str]:

@@ -158,7 +158,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None or value == [] else str(value)

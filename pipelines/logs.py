@@ -9,12 +9,14 @@ _CHATTER = (
     "bigquery client libraries",
     "Really starting",
     "Really destroying",
+    "A task failed with exception",  # of a runner that raises it as well
 )
 
 # Runners log a worker's exception, with its traceback, once for every stage it passes; the one
 # that ends the job is raised, and that is the one to show.
 _REPEATED = (
     "apache_beam.runners.common",
+    "apache_beam.runners.direct",
     "apache_beam.runners.worker",
     "apache_beam.runners.portability",
 )

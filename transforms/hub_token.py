@@ -10,6 +10,8 @@ import os
 import re
 import threading
 
+from shardstream.shard_format.errors import OptionError
+
 _NAME = re.compile(r"projects/[^/]+/secrets/[^/]+(/versions/[^/]+)?")
 # gcloud's own variable for another address of the service; tests use it.
 _ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER"
@@ -18,12 +20,12 @@ _lock = threading.Lock()
 
 
 def check_secret_name(name: str) -> None:
-    """Raises ValueError where name is not a secret's.
+    """Raises OptionError where name is not a secret's.
 
     The message doesn't repeat it: what was given may be the token itself.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(
+        raise OptionError(
             "--hub_token_secret is not the name of a secret, expected "
             "projects/PROJECT/secrets/NAME or projects/PROJECT/secrets/NAME/versions/VERSION. "
             "Put the token into Secret Manager, and its name here."

@@ -1,7 +1,8 @@
 """Settings of allocators, garbage collector and Python's lock for a process that moves blocks.
 
-Blocks of text and tokens are made and freed by the hundred; giving their pages back to the system
-and fetching them again, 4 KB and a page fault at a time, took a quarter of a job's processor time.
+Blocks of text and tokens are made and freed by the hundred. Giving their pages back to the system
+and fetching them again, 4 KB and a page fault at a time, takes a large share of a job's time. These
+are settings of a process: `process` says when they are made.
 """
 
 import contextlib
@@ -19,9 +20,12 @@ _ARROW_POOL = "jemalloc"
 # frees no other can use. 1,288 M tokens peaked at 0.86 GB with as many as wanted, 0.83 with two.
 _M_ARENA_MAX, _NUM_ARENAS = -8, 2
 
+# Two threads wrote shards at 93 Mtok/s with Python's 0.005, slower than one (118), and at 140 so.
+_SWITCH_SECS = 0.0005
+
 
 def keep_freed_memory() -> None:
-    """Sets up the allocators; has an effect only before pyarrow is imported and threads start."""
+    """Sets up the allocators; works only before pyarrow is imported and threads start."""
     if sys.platform == "linux":
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", _ARROW_POOL)
     if "MALLOC_ARENA_MAX" not in os.environ:
@@ -30,18 +34,17 @@ def keep_freed_memory() -> None:
 
 
 def collect_rarely() -> None:
-    """Lets start-up make its millions of lasting objects without going through them each time."""
+    """Lets a start-up make millions of lasting objects without collecting over and over."""
     gc.set_threshold(100_000, 20, 20)
 
 
 def share_the_lock() -> None:
-    """Lets threads back from native code wait half a millisecond for Python's lock, not 5.
+    """Lets threads that return from native code wait for Python's lock a tenth of the usual time.
 
-    ArrayRecord's writer holds the lock; beside it a second thread that hashes or copies, a call a
-    megabyte, got through once every 5 ms: two threads wrote shards slower (93 Mtok/s) than one
-    (118), and now faster (140).
+    ArrayRecord's writer holds the lock. Beside it, a second thread that hashes or copies takes the
+    lock once a megabyte, and would wait a whole interval each time.
     """
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(_SWITCH_SECS)
 
 
 def release_free_memory() -> None:

@@ -1,1 +1,1 @@
-"""The parts of a job: its options, its plan, its runner, and what it tells people."""
+"""What a build consists of: its options, its plan, its runner, and what it tells people."""

@@ -1,4 +1,4 @@
-"""The dataset card: README.md of a dataset directory, for whoever finds it without this repository.
+"""The dataset card: README.md of a dataset directory, for readers who do not have this repository.
 
 The picture of document lengths is a Mermaid chart, which the Hub and GitHub draw from plain text.
 """
@@ -41,14 +41,15 @@ tags: [tokenized, arrayrecord, shardstream]
 ---
 # Token sequences, shuffled, in ArrayRecord shards
 
-Written by shardstream; `dataset.json` is the full account.
+Written by `shardstream build`; `dataset.json` is the full account. `shardstream inspect` prints it,
+and `shardstream verify` checks that every record is there and whole.
 
 | | |
 |---|---|
 {table}
 
 ```python
-from shardstream.loaders import Loader  # pip install shardstream
+from shardstream import Loader  # pip install shardstream
 
 for batch in Loader("this directory", batch_size=64, seed=0):
     batch["tokens"]  # int32[64, {manifest.sequence_length}]

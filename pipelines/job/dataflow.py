@@ -1,7 +1,7 @@
-"""What Dataflow wants beside the graph: checks before anything is sent, and flags by default.
+"""What Dataflow needs beside the graph: checks before anything is sent, and default flags.
 
 Every default here gives way to the same flag on the command line. What is sent is kept with the job
-and can be read by whoever may see the job, so nothing secret may be in it.
+and can be read by everyone who may see the job, so nothing secret may be in it.
 """
 
 import contextlib

@@ -75,7 +75,7 @@ def guarded(command: str, body: Callable[[], int]) -> int:
     """Runs the body of a command; returns its exit status.
 
     Args:
-        command: what its help is asked by, such as "shardstream build".
+        command: the command, such as "shardstream build", whose help is named in messages.
         body: returns the exit status.
     """
     try:
@@ -122,6 +122,8 @@ def describe_failure(error: Exception) -> str | None:
         name, message = found
     elif not _is_outside(name):  # a subclass, such as one of a library's own
         name = next(filter(_is_outside, map(_name_of, type(error).__mro__)), name)
+    if name == _name_of(OptionError):  # of a worker: the text of a traceback has no type
+        return one_line(message)
     if not _is_outside(name):
         return None
     return f"{name.rsplit('.', 1)[-1]}: {one_line(message)}"

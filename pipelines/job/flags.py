@@ -97,13 +97,18 @@ def read_flags(
     """Returns the options that a parser with the flags of a dataclass has parsed.
 
     Raises:
-        OptionError: a value is out of range.
+        OptionError: a value is out of range; a ValueError of the dataclass becomes one.
     """
     values: dict[str, object] = {}
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         value = getattr(parsed, (flags or {}).get(field.name, Flag()).name or field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
-    return options(**values)
+    try:
+        return options(**values)
+    except OptionError:
+        raise
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def describe_fields(options: type) -> dict[str, str]:
@@ -126,9 +131,9 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:
+def _kind_of(hint: object, flag: Flag, name: str) -> dict[str, Any]:
     """Returns argparse's words for a field's type."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -139,7 +144,7 @@ def _kind_of(hint: Any, flag: Flag, name: str) -> dict[str, Any]:
         return {"action": "append", "type": _pair, "metavar": "NAME=VALUE"}
     if hint == tuple[str, ...]:
         return {"nargs": "+", "metavar": "TEXT"}
-    if hint in _METAVARS:
+    if isinstance(hint, type) and hint in _METAVARS:
         return {"type": flag.parse if hint is str else hint, "metavar": _METAVARS[hint]}
     raise TypeError(f"{name}: no flag can hold a {hint}; expected str, int, float, bool or tuples")
 

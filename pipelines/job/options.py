@@ -137,14 +137,18 @@ class PreprocessOptions:
 
     source: SourceOptions = dataclasses.field(metadata=_group("source"))
     tokenizer: TokenizerOptions = dataclasses.field(metadata=_group("tokenizer"))
-    packing: PackingOptions = dataclasses.field(metadata=_group("packing"))
+    packing: PackingOptions = dataclasses.field(
+        default_factory=PackingOptions, metadata=_group("packing")
+    )
     output: OutputOptions = dataclasses.field(metadata=_group("output"))
-    shards: ShardOptions = dataclasses.field(metadata=_group("output"))
+    shards: ShardOptions = dataclasses.field(
+        default_factory=ShardOptions, metadata=_group("output")
+    )
     mode: Literal["batch", "stream"] = dataclasses.field(default="batch", metadata=_group("stream"))
     stream: StreamModeOptions = dataclasses.field(
         default_factory=StreamModeOptions, metadata=_group("stream")
     )
-    work: WorkOptions = dataclasses.field(metadata=_group("work"))
+    work: WorkOptions = dataclasses.field(default_factory=WorkOptions, metadata=_group("work"))
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

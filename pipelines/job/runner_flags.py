@@ -5,6 +5,7 @@ or known to the engine's job server, which tells Beam only when it is running; e
 refused with the nearest names. What stands after `--` is passed on unchecked.
 """
 
+import argparse
 import difflib
 import re
 from collections.abc import Sequence
@@ -30,14 +31,19 @@ def check_flags(words: Sequence[str], own: Sequence[str]) -> None:
     known = runner_parser(words).names
     for name in foreign:
         if name not in known:
-            raise OptionError(f"unknown flag {name}{_advice(nearest_names(name, own, known))}")
+            raise OptionError(f"unknown flag {name}; {_advice(name, own, known)}")
 
 
 def check_runner_words(words: Sequence[str]) -> None:
     """Raises OptionError where words, which aren't ours, hold a bad value or belong to no flag."""
     if not words:
         return
-    _, stray = runner_parser(words).parse_known_args(list(words))
+    try:
+        _, stray = runner_parser(words).parse_known_args(list(words))
+    except OptionError:
+        raise
+    except (TypeError, ValueError) as error:  # of a flag's own way to read its value
+        raise OptionError(f"a flag of the runner has a value that isn't one: {error}") from error
     if stray:
         raise OptionError(
             f"unexpected word {stray[0]!r}, expected a flag; a value with spaces needs quotes"
@@ -46,27 +52,33 @@ def check_runner_words(words: Sequence[str]) -> None:
 
 def runner_parser(words: Sequence[str]) -> FlagParser:
     """Returns a parser of Beam's registered flags and of those that the runner in words knows."""
-    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+    from apache_beam.options.pipeline_options import PipelineOptions
 
-    class BeamFlagParser(FlagParser, _BeamArgumentParser):
-        """Beam's parser, which raises OptionError."""
-
-    parser = BeamFlagParser(allow_abbrev=False, add_help=False)
-    for options in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(parser)
+    registered: list[argparse.ArgumentParser] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=registered.append)
+    parser = FlagParser(parents=registered, allow_abbrev=False, add_help=False)
+    taken = set(parser.names)  # of a later Beam, which may register more
     values, switches = OF_RUNNER.get(_runner_of(words), ((), ()))
-    for name in values:
-        parser.add_argument(f"--{name}")
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true")
+    for names, action in ((values, "store"), (switches, "store_true")):
+        for name in names:
+            if f"--{name}" not in taken:
+                parser.add_argument(f"--{name}", action=action)
     return parser
 
 
-def nearest_names(name: str, own: Sequence[str], known: Sequence[str]) -> list[str]:
+def nearest_names(
+    name: str, own: Sequence[str], known: Sequence[str], least_likeness: float = _LEAST_LIKENESS
+) -> list[str]:
     """Returns the flags that a name may be a slip of, the likeliest first, at most three.
 
-    First what it says with another dash, then flags that begin with it, then flags spelt like it;
-    ours before the runner's.
+    First the flag that it is with other dashes, then flags that begin with it, then flags spelt
+    like it; ours before the runner's.
+
+    Args:
+        name: with its dashes.
+        own: the command's flags.
+        known: the runner's flags.
+        least_likeness: of a flag that is spelt like it, 0 to 1 as difflib counts.
     """
     wanted = _plain(name)
     found: list[str] = []
@@ -74,7 +86,7 @@ def nearest_names(name: str, own: Sequence[str], known: Sequence[str]) -> list[s
         of_plain = {_plain(each): each for each in names}
         found += [of_plain[wanted]] if wanted in of_plain else []
         found += sorted((each for each in names if _plain(each).startswith(wanted)), key=len)
-        close = difflib.get_close_matches(wanted, of_plain, _NUM_NEAREST, _LEAST_LIKENESS)
+        close = difflib.get_close_matches(wanted, of_plain, _NUM_NEAREST, least_likeness)
         found += [of_plain[each] for each in close]
         if found:
             break
@@ -92,11 +104,13 @@ def _runner_of(words: Sequence[str]) -> str:
     return known_runner(found.runner)
 
 
-def _advice(names: Sequence[str]) -> str:
+def _advice(name: str, own: Sequence[str], known: Sequence[str]) -> str:
+    names = nearest_names(name, own, known)
     if not names:
-        return ". A flag that only the runner knows goes after --."
+        nearest = ", ".join(nearest_names(name, own, known, least_likeness=0))
+        return f"the nearest are {nearest}. A flag that only the runner knows goes after --."
     *others, last = names
-    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def _flag_name(word: str) -> str | None:

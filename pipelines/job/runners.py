@@ -1,7 +1,9 @@
 """Runs a pipeline on the runner asked for and says which runner it really was.
 
 Beam's DirectRunner stands for three runners and picks one by what the pipeline holds and by what it
-finds on the machine; which one ran decides memory and threads, so it is logged and recorded.
+finds on the machine. Which one ran decides memory and threads, so it is logged and recorded.
+
+What Beam has no option for is changed for the time of a run and put back.
 """
 
 import contextlib
@@ -14,7 +16,7 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
-from apache_beam.runners.worker import statesampler
+from apache_beam.runners.worker import sdk_worker, statesampler
 from shardstream.shard_format.errors import OptionError
 
 _LOCAL = (
@@ -27,6 +29,7 @@ _LOCAL = (
 
 _SAMPLING_MS = 10  # with Beam's 200, a job that takes 4.07 s took 4.25
 
+# With bundles of the usual size, 24 partitions kept the first checkpoint waiting for 29 s.
 _FLINK_STREAM = {
     "--checkpointing_interval": "10000",
     "--unaligned_checkpoint_enabled": "",  # a switch: it takes no value
@@ -92,14 +95,14 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
         streaming: ask the runner to pass elements on as they come, also from a bounded source.
 
     Raises:
-        Exception: whatever the runner raises when the job fails.
+        Exception: what the runner raises when the job fails; `failures` tells what it means.
     """
     options = pipeline_options(beam_args)
     if streaming:
         options.view_as(StandardOptions).streaming = True
     pipeline = beam.Pipeline(options=options)
     pipeline | type(transform).__name__ >> transform
-    with _bundles_end_at_once():
+    with _bundles_end_at_once(), _exceptions_are_told_once():
         with _own_signal_handlers():
             result = pipeline.run()
         result.wait_until_finish()
@@ -128,6 +131,20 @@ def _bundles_end_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _exceptions_are_told_once() -> Iterator[None]:
+    """Keeps workers of this process from printing the exceptions that the runner then raises.
+
+    Beam's worker prints a traceback to stderr, beside logging it and sending it to the runner.
+    """
+    names = sdk_worker.__dict__
+    names["print"] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del names["print"]
+
+
+@contextlib.contextmanager
 def _own_signal_handlers() -> Iterator[None]:
     """Puts back the handlers that were there: Beam's for Ctrl-C ends the job server first."""
     before = signal.getsignal(signal.SIGINT)
@@ -139,13 +156,12 @@ def _own_signal_handlers() -> Iterator[None]:
 def stream_args(beam_args: Sequence[str], *, is_bounded: bool) -> list[str]:
     """Returns the flags with those that a stream needs on Flink, unless they are given.
 
-    Without checkpoints Flink keeps nothing through a failure. A checkpoint that is aligned waits
-    until everything is read that was listed before it, and any waits for the bundles under way:
-    24 partitions kept the first one waiting for 29 s, to the end of the stream. What a bundle gave
-    that a checkpoint has cut short would be passed on only with the next bundle, but the watermark
-    at once (Beam's DoFnOperator, read in 2.70): the end overtakes the last shards, the sums don't
-    hold, and the job starts again. And an idle source doesn't end by itself, so neither would a
-    bounded stream.
+    Without checkpoints Flink keeps nothing through a failure. An aligned checkpoint waits until
+    everything is read that was listed before it, and every checkpoint waits for the bundles under
+    way, so bundles are kept small. What a bundle gave that a checkpoint has cut short would be
+    passed on only with the next bundle, but the watermark at once (Beam's DoFnOperator): the end
+    would overtake the last shards, the sums would not hold, and the job would start again. An idle
+    source doesn't end by itself, and so a bounded stream would not end either.
     """
     args = list(beam_args)
     if runner_name(args) != "FlinkRunner":

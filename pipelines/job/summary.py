@@ -1,8 +1,8 @@
 """The closing summary of a build, for people."""
 
+from shardstream.pipelines.job.account import account_of
 from shardstream.shard_format.manifest import Manifest
 from shardstream.shard_format.storage import open_directory
-from shardstream.transforms.stream.complete import describe_following
 
 
 def describe_dataset(manifest: Manifest, where: str) -> str:
@@ -38,9 +38,10 @@ def describe_dataset(manifest: Manifest, where: str) -> str:
 
 def describe_stream(manifest: Manifest, where: str) -> str:
     """Returns what a stream that was stopped has committed, for people."""
-    found = describe_following(open_directory(where))
+    shards = account_of(open_directory(where)).shards
     return (
-        f"{where}: following, {found['shards']:,} shards committed, "
-        f"{found['documents']:,} documents, {found['tokens']:,} tokens, on "
+        f"{where}: following, {len(shards):,} shards committed, "
+        f"{sum(shard.documents for shard in shards):,} documents, "
+        f"{sum(shard.tokens for shard in shards):,} tokens, on "
         f"{manifest.run.get('runner')}. The same command goes on from here."
     )

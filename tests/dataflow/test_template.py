@@ -75,6 +75,7 @@ def test_parameters_become_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARDSTREAM_IMAGE", "europe-docker.pkg.dev/p/r/shardstream:1")
     own = [f"--{name}={value}" for name, value in GIVEN.items()]
     theirs = ["--runner=DataflowRunner", "--template_location=gs://b/t.json"]
+    theirs += ["--of_the_launcher=1"]  # which Beam for Python need not know
     options = parse_options(to_flags([*own, "--config=", "--overwrite=false", *theirs]))
     assert options.source.data_files == ("gs://my-bucket/a/*.parquet", "gs://my-bucket/b/*.parquet")
     assert options.source.config is None

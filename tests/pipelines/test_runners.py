@@ -48,5 +48,5 @@ def test_runner_is_known_however_beam_lets_it_be_written(
 
 
 def test_unknown_runner_is_refused_with_those_there_are() -> None:
-    with pytest.raises(OptionError, match="--runner is Flnk, expected one of .*FlinkRunner"):
+    with pytest.raises(OptionError, match=r"--runner is Flnk, expected one of .*FlinkRunner"):
         known_runner("Flnk")

@@ -175,7 +175,7 @@ def test_job_error_is_found_inside_what_runners_raise(
     plan = make_plan(options)
     changed = plan.source_identity | {"commit": "0" * 40}
     monkeypatch.setattr(
-        "shardstream.pipelines.preprocess.make_plan",
+        "shardstream.pipelines.job.build.make_plan",
         lambda _: type(plan)(**(vars(plan) | {"source_identity": changed})),
     )
     with pytest.raises(Exception, match="source changed while the job ran") as raised:
