@@ -20,6 +20,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,7 +59,7 @@ def engine_alone(files: Sequence[Path], tokenizer: Path, processes: int) -> floa
     return sum(tokens / seconds for tokens, seconds in found) / 1e6
 
 
-def _encode_all(files: Sequence[Path], tokenizer: Path, barrier, results) -> None:
+def _encode_all(files: Sequence[Path], tokenizer: Path, barrier: Barrier, results: Queue) -> None:
     from shardstream.tokens.options import TokenizerOptions
     from shardstream.tokens.tokenizer import open_tokenizer
 

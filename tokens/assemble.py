@@ -39,7 +39,8 @@ def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None)
         [None, pa.py_buffer(encoded.offsets * dtype.itemsize), pa.py_buffer(encoded.ids)],
     )
     bos, eos = (pa.scalar(item or b"", pa.large_binary()) for item in around)
-    joined = pc.binary_join_element_wise(bos, rows, eos, pa.scalar(b"", pa.large_binary()))
+    nothing = pa.scalar(b"", pa.large_binary())
+    joined = pc.binary_join_element_wise(bos, rows, eos, nothing)  # pyright: ignore[reportAttributeAccessIssue]
     offsets = encoded.offsets + per_row * np.arange(num_rows + 1, dtype=np.int64)
     ids = np.frombuffer(joined.buffers()[2], dtype)[: int(offsets[-1])]
     return Encoded(ids, offsets)

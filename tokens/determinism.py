@@ -33,7 +33,7 @@ def check_override(text: str) -> str | None:
 def apply_overrides(tokenizer: PreTrainedTokenizerBase, overrides: tuple[str, ...]) -> None:
     """Switches off the settings that make a tokenizer draw at random; changes it in place."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
-    if DROPOUT_OFF in overrides and hasattr(model, "dropout"):
+    if DROPOUT_OFF in overrides and model is not None and hasattr(model, "dropout"):
         model.dropout = None
 
 

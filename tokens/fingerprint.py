@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,7 +49,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase, content: str | None) -> str:
     return digest.hexdigest()
 
 
-def _add_slow(digest: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def _add_slow(digest: hashlib._Hash, tokenizer: PreTrainedTokenizerBase) -> None:
     """A slow tokenizer is its class, the files it saves, and what was added to it."""
     kind = type(tokenizer)
     _add(digest, "class", f"{kind.__module__.rpartition('.')[2]}.{kind.__qualname__}".encode())
@@ -73,7 +73,7 @@ def _is_place(key: str) -> bool:
     return key.endswith(("_file", "_path", "_commit_hash")) or key in ("name_or_path", "auto_map")
 
 
-def _add(digest: Any, name: str, content: bytes) -> None:
+def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
     """Lengths go first, so that no two lists of parts hash alike."""
     digest.update(f"{name}:{len(content)}:".encode())
     digest.update(content)

@@ -58,7 +58,8 @@ class LiteralSearch:
             return self._compare(texts)
         found = np.zeros(len(texts), bool)
         for beginning in self._beginnings:
-            found |= pc.match_substring_regex(texts, beginning).to_numpy(zero_copy_only=False)
+            matches = pc.match_substring_regex(texts, beginning)  # pyright: ignore[reportAttributeAccessIssue]
+            found |= matches.to_numpy(zero_copy_only=False)
         if found.any():
             found[found] = self._compare(texts.filter(pa.array(found)))
         return found

@@ -61,7 +61,7 @@ class Gather:
         self._index = np.empty_like(by_place)
         self._index[by_place] = np.arange(0, 2 * len(by_place), 2)
         offsets = np.stack([begin[by_place], end[by_place]], axis=1).ravel()
-        self._ranges = large_binary(offsets, data) if len(offsets) else None
+        self._ranges = large_binary(offsets if len(offsets) else np.zeros(1, np.int64), data)
 
     def __call__(self, first: int, last: int) -> np.ndarray:
         """Returns uint8[...], ranges first to last - 1; a view where they already are in order."""

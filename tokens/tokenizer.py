@@ -87,10 +87,10 @@ class Tokenizer:
             raise TokenizerError(f"tokenizer {options.tokenizer!r}: {why}.")
         self.fingerprint: str = fingerprint(reference, content)
         self.vocab_size: int = max(reference.get_vocab().values()) + 1
-        self.bos_id: int | None = reference.bos_token_id
-        self.eos_id: int | None = reference.eos_token_id
-        self.pad_id: int | None = reference.pad_token_id
-        self.unk_id: int | None = reference.unk_token_id
+        self.bos_id = _one_id(reference.bos_token_id)
+        self.eos_id = _one_id(reference.eos_token_id)
+        self.pad_id = _one_id(reference.pad_token_id)
+        self.unk_id = _one_id(reference.unk_token_id)
         _require_id(options.add_bos, self.bos_id, "bos", options.tokenizer)
         _require_id(options.add_eos, self.eos_id, "eos", options.tokenizer)
         definition = TransformersEngine(
@@ -175,7 +175,9 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
         """Text of int[t] ids, special tokens written out."""
-        return self.reference.decode(np.asarray(ids, np.int64).tolist())
+        text = self.reference.decode(np.asarray(ids, np.int64).tolist())
+        assert isinstance(text, str)  # a list of texts is for a list of lists
+        return text
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the tokenizer's own files, enough to open it again without a network."""
@@ -186,6 +188,12 @@ class Tokenizer:
             "Tokenizer cannot be pickled. Send TokenizerOptions to the worker and call "
             "open_tokenizer there (in DoFn.setup)."
         )
+
+
+def _one_id(found: object) -> int | None:
+    """Returns a special id; to transformers it may be of many types, in a tokenizer it is one."""
+    assert found is None or isinstance(found, int)
+    return found
 
 
 def _require_id(asked: bool, found: int | None, name: str, tokenizer: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import AsList, AsSingleton
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.tokens.packing.pack import PackingReport
@@ -45,9 +46,9 @@ class CommitDataset(beam.PTransform):
             | "Commit"
             >> beam.ParDo(
                 _Commit(self._plan),
-                beam.pvalue.AsList(shards),
-                beam.pvalue.AsSingleton(self._counts),
-                beam.pvalue.AsList(self._dead_letter_files),
+                AsList(shards),
+                AsSingleton(self._counts),
+                AsList(self._dead_letter_files),
             )  # fingerprint
         )
 

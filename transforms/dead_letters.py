@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import apache_beam as beam
+from apache_beam.pvalue import AsIter, AsList
 from shardstream.shard_format import naming
 from shardstream.sources.read import DeadLetter
 from shardstream.transforms.errors import JobError
@@ -28,11 +29,12 @@ class WriteDeadLetters(beam.PTransform):
         self, letters: beam.PCollection[tuple[int, list[DeadLetter]]]
     ) -> beam.PCollection[tuple[str, int]]:
         """Wires the grouping and the writing."""
-        return (
+        counts: beam.PCollection[tuple[str, int]] = (
             letters
             | "GroupByFile" >> beam.GroupByKey()  # (partition, [[dead letter]])
             | "WriteLines" >> beam.Map(_write_dead_letters, plan=self._plan)  # (name, count)
         )
+        return counts
 
 
 def _write_dead_letters(
@@ -76,8 +78,8 @@ class SumCounts(beam.PTransform):
             | "AddAndCheck"
             >> beam.Map(
                 _add_and_check,
-                beam.pvalue.AsIter(counts),
-                beam.pvalue.AsList(self._dead_letter_files),
+                AsIter(counts),
+                AsList(self._dead_letter_files),
                 plan=self._plan,
             )  # counts
         )

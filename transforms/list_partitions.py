@@ -7,6 +7,7 @@ kilobytes however many files the source has.
 from collections.abc import Iterator
 
 import apache_beam as beam
+from apache_beam.pvalue import PBegin
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.resolve import resolve
 from shardstream.transforms.errors import JobError
@@ -27,7 +28,7 @@ class ListPartitions(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Partition]:
+    def expand(self, begin: PBegin) -> beam.PCollection[Partition]:
         """Wires listing and splitting."""
         return (
             begin

@@ -158,7 +158,7 @@ class BuildPlan:
             validation_fraction=self.validation_fraction,
         )
 
-    def manifest(self, **changes: Any) -> Manifest:
+    def manifest(self, **changes: Any) -> Manifest:  # noqa: ANN401  (as Manifest's fields)
         """Returns the plan's manifest, incomplete unless changes say otherwise."""
         return Manifest(
             **{

@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from shardstream.sources.partitions import Partition
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.read_partition import PartitionReader
@@ -37,12 +38,12 @@ class PartitionDoFn(beam.DoFn):
         """Yields the tagged counts and dead letters of a partition, and updates the metrics."""
         for name, count in counts.items():
             Metrics.counter("shardstream", name).inc(count)
-        yield beam.pvalue.TaggedOutput(COUNTS, dict(counts))
+        yield TaggedOutput(COUNTS, dict(counts))
         by_file: dict[int, list] = {}
         for letter in dead_letters:
             by_file.setdefault(letter.partition, []).append(letter)
         for item in by_file.items():
-            yield beam.pvalue.TaggedOutput(DEAD_LETTERS, item)
+            yield TaggedOutput(DEAD_LETTERS, item)
 
 
 class TokenizeAndScatter(PartitionDoFn):

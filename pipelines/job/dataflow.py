@@ -96,7 +96,7 @@ def submit(transform: beam.PTransform, beam_args: Sequence[str]) -> str:
     """Hands a pipeline to its engine and returns at once; returns what to call the job by."""
     options = pipeline_options(beam_args)
     pipeline = beam.Pipeline(options=options)
-    pipeline | type(transform).__name__ >> transform
+    _ = pipeline | type(transform).__name__ >> transform
     result = pipeline.run()
     if template := template_location(beam_args):
         return f"template {template}"

@@ -101,7 +101,7 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
     if streaming:
         options.view_as(StandardOptions).streaming = True
     pipeline = beam.Pipeline(options=options)
-    pipeline | type(transform).__name__ >> transform
+    _ = pipeline | type(transform).__name__ >> transform
     with _bundles_end_at_once(), _exceptions_are_told_once():
         with _own_signal_handlers():
             result = pipeline.run()

@@ -108,7 +108,10 @@ class GigatokenEngine:
     def _rows(self, texts: pa.LargeStringArray) -> object:
         """Wraps n texts as an awkward array over the same memory."""
         contents = self._awkward.contents
-        characters = contents.NumpyArray(text_bytes(texts), parameters={"__array__": "char"})
+        characters = contents.NumpyArray(
+            text_bytes(texts),  # pyright: ignore[reportArgumentType]  (it takes any array)
+            parameters={"__array__": "char"},
+        )
         offsets = self._awkward.index.Index64(text_offsets(texts))
         layout = contents.ListOffsetArray(offsets, characters, parameters={"__array__": "string"})
         return self._awkward.Array(layout)

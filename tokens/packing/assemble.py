@@ -240,7 +240,9 @@ def _join_padding(
     padding = np.full(int(missing.sum()), pad_id, flat.dtype)
     fillers = large_binary(_ends(missing) * flat.itemsize, padding)
     pair = (sequences, fillers) if pad_side == "right" else (fillers, sequences)
-    joined = pc.binary_join_element_wise(*pair, _EMPTY).buffers()[2]
+    joined = pc.binary_join_element_wise(  # pyright: ignore[reportAttributeAccessIssue]
+        *pair, _EMPTY
+    ).buffers()[2]
     return np.frombuffer(joined, flat.dtype).reshape(len(used), -1)
 
 

@@ -7,7 +7,13 @@ element vanishes. Where blocks wait in files (`shuffle_via`), files and buckets 
 the GroupByKey. Only steps that every runner takes: Map, ParDo, GroupByKey, side inputs.
 """
 
+# pyright: reportArgumentType=false
+# To Beam's types, what a pipe of transforms gives is a PValue, whatever comes out.
+
+from typing import Any
+
 import apache_beam as beam
+from apache_beam.pvalue import PBegin
 from shardstream.transforms.batch.spill_partitions import SpillPartitions
 from shardstream.transforms.batch.write_shards import WriteShards
 from shardstream.transforms.commit_dataset import CommitDataset
@@ -30,11 +36,11 @@ class BuildDataset(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+    def expand(self, begin: PBegin) -> beam.PCollection[str]:
         """Wires the graph."""
         plan = self._plan
         tokenize = SpillPartitions if plan.shuffle_via == "files" else TokenizeAndScatter
-        tokenized = (
+        tokenized: Any = (
             begin
             | "ListPartitions" >> ListPartitions(plan)  # partition
             | "TokenizeDocuments"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
-import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 from shardstream.sources.partitions import Partition
@@ -49,10 +49,10 @@ class SpillPartitions(PartitionDoFn):
         window = GlobalWindow()
         while self._running:
             for output in self._finished():
-                tag = output.tag if isinstance(output, beam.pvalue.TaggedOutput) else None
+                tag = output.tag if isinstance(output, TaggedOutput) else None
                 value = output if tag is None else output.value
-                windowed = WindowedValue(value, window.max_timestamp(), [window])
-                yield windowed if tag is None else beam.pvalue.TaggedOutput(tag, windowed)
+                windowed = WindowedValue(value, window.max_timestamp(), (window,))
+                yield windowed if tag is None else TaggedOutput(tag, windowed)
 
     def _submit(self, partition: Partition) -> Future[dict[str, Any]]:
         if self._pool is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsList, AsSingleton
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 from shardstream.transforms.batch import worker
@@ -44,7 +45,7 @@ class WriteShards(beam.PTransform):
 
     def expand(self, blocks: beam.PCollection[Any]) -> beam.PCollection[dict[str, Any]]:
         """Wires the grouping and the writing."""
-        plan, ready = self._plan, beam.pvalue.AsSingleton(self._ready)
+        plan, ready = self._plan, AsSingleton(self._ready)
         buckets = (
             blocks.pipeline
             | "Once" >> beam.Impulse()  # bytes, one
@@ -56,7 +57,7 @@ class WriteShards(beam.PTransform):
                 buckets
                 | "SpreadBuckets" >> beam.Reshuffle()
                 | "BuildShards"
-                >> beam.ParDo(_BuildFromFiles(plan), ready, beam.pvalue.AsList(blocks))  # result
+                >> beam.ParDo(_BuildFromFiles(plan), ready, AsList(blocks))  # result
             )
         return (
             (blocks, buckets)
@@ -111,15 +112,15 @@ class _BuildShards(beam.DoFn):
             Metrics.counter("shardstream", "shards").inc()
             Metrics.counter("shardstream", "records").inc(shard["records"])
             Metrics.counter("shardstream", "tokens_written").inc(shard["tokens"])
-            yield WindowedValue(result, window.max_timestamp(), [window])
+            yield WindowedValue(result, window.max_timestamp(), (window,))
 
 
 class _BuildFromBlocks(_BuildShards):
     """(bucket, [Arrow IPC bytes]) → shard."""
 
-    def process(self, group: tuple[int, Iterable[bytes | None]], _ready: Any) -> None:
+    def process(self, group: tuple[int, Iterable[bytes | None]], _ready: object) -> None:
         bucket, blocks = group
-        pieces = [block for block in blocks if block is not None]
+        pieces: list[bytes | FileRange] = [block for block in blocks if block is not None]
         self.begin(bucket, pieces)
 
 
@@ -130,7 +131,7 @@ class _BuildFromFiles(_BuildShards):
         super().start_bundle()
         self._index: tuple[list[SpillFile], np.ndarray] | None = None
 
-    def process(self, item: tuple[int, None], _ready: Any, files: list[tuple[str, int]]) -> None:
+    def process(self, item: tuple[int, None], _ready: object, files: list[tuple[str, int]]) -> None:
         bucket, _ = item
         if self._index is None:
             self._index = _read_indexes(self._plan, files)

@@ -9,10 +9,14 @@ taken depends on who keeps what is in flight: `worker` where that is the commit 
 `engine` where the runner's own state is durable (Flink, Dataflow).
 """
 
+# pyright: reportArgumentType=false
+# To Beam's types, what a pipe of transforms gives is a PValue, whatever comes out.
+
 from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import AsSingleton, PBegin
 from shardstream.transforms.list_partitions import ListPartitions
 from shardstream.transforms.stream.complete import complete_stream
 from shardstream.transforms.stream.discover import DiscoverPartitions
@@ -36,7 +40,7 @@ class BuildStream(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+    def expand(self, begin: PBegin) -> beam.PCollection[str]:
         """Wires the graph."""
         return self._expand_engine(begin) if self._is_engine else self._expand_worker(begin)
 
@@ -44,7 +48,7 @@ class BuildStream(beam.PTransform):
     def _is_engine(self) -> bool:
         return self._plan.shuffle_via == "engine"
 
-    def _expand_worker(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+    def _expand_worker(self, begin: PBegin) -> beam.PCollection[str]:
         plan = self._plan
         summaries = (
             begin
@@ -56,10 +60,10 @@ class BuildStream(beam.PTransform):
         return (
             begin
             | "Once" >> beam.Create([None])
-            | "Complete" >> beam.ParDo(_Complete(plan), beam.pvalue.AsSingleton(counts))
+            | "Complete" >> beam.ParDo(_Complete(plan), AsSingleton(counts))
         )  # fingerprint
 
-    def _expand_engine(self, begin: beam.pvalue.PBegin) -> beam.PCollection[str]:
+    def _expand_engine(self, begin: PBegin) -> beam.PCollection[str]:
         list_partitions = DiscoverPartitions if self._plan.follow_source else ListPartitions
         partitions = begin | "ListPartitions" >> list_partitions(self._plan)  # partition
         return partitions | "StreamThroughState" >> StreamThroughState(self._plan)

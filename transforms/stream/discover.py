@@ -7,6 +7,9 @@ readers leave out what the log holds. The watermark is the clock, which is what 
 timer waits for.
 """
 
+# pyright: reportArgumentType=false
+# Beam declares what a DoFn's method is given by a parameter's default, which is of another type.
+
 # ruff: noqa: B008 (Beam declares state, timers and trackers as argument defaults)
 
 import time
@@ -16,6 +19,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.pvalue import PBegin
+from apache_beam.runners.sdf_utils import RestrictionTrackerView
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
@@ -42,7 +47,7 @@ class DiscoverPartitions(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Partition]:
+    def expand(self, begin: PBegin) -> beam.PCollection[Partition]:
         """Wires looking and splitting."""
         return (
             begin
@@ -91,8 +96,8 @@ class _DiscoverFiles(beam.DoFn):
     def process(
         self,
         _: None,
-        tracker: Any = beam.DoFn.RestrictionParam(_FilesToCome()),
-        watermark: Any = beam.DoFn.WatermarkEstimatorParam(
+        tracker: RestrictionTrackerView = beam.DoFn.RestrictionParam(_FilesToCome()),
+        watermark: ManualWatermarkEstimator = beam.DoFn.WatermarkEstimatorParam(
             ManualWatermarkEstimator.default_provider()
         ),
     ) -> Iterator[Any]:  # a hint of TimestampedValue would become the element type

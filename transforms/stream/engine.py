@@ -26,6 +26,9 @@ On runners without durable state this works as well (tests do it), with the whol
 runner's memory; transforms.stream.lane is made for those.
 """
 
+# pyright: reportArgumentType=false
+# Beam declares what a DoFn's method is given by a parameter's default, which is of another type.
+
 # ruff: noqa: B008 (Beam declares state, timers and trackers as argument defaults)
 
 import pickle
@@ -35,6 +38,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagRuntimeState,
@@ -45,6 +49,7 @@ from apache_beam.transforms.userstate import (
     TimerSpec,
     on_timer,
 )
+from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
 from shardstream.shard_format import keys
 from shardstream.shard_format.commit_log import PartitionRead, ShardCommit
@@ -81,7 +86,7 @@ class StreamThroughState(beam.PTransform):
     def expand(self, partitions: beam.PCollection[Partition]) -> beam.PCollection[str]:
         """Wires reading, buffering and committing."""
         plan = self._plan
-        read = partitions | "ReadPartitions" >> beam.ParDo(_ReadPartition(plan)).with_outputs(
+        read: Any = partitions | "ReadPartitions" >> beam.ParDo(_ReadPartition(plan)).with_outputs(
             _PARTITIONS, main="blocks"
         )  # blocks: (lane, block) · partitions: (0, pickled PartitionRead or None)
         lanes = read.blocks | "KeyByLane" >> beam.Map(_pair).with_output_types(tuple[int, bytes])
@@ -109,14 +114,14 @@ class _ReadPartition(PartitionDoFn):
 
     def process(self, partition: Partition) -> Iterator[Any]:
         plan = self._plan
-        yield beam.pvalue.TaggedOutput(_PARTITIONS, (0, pickle.dumps(None)))
+        yield TaggedOutput(_PARTITIONS, (0, pickle.dumps(None)))
         if self._log.is_done(partition.name):
             return
         for item in read_stream(
             [partition], plan, self._log, self._reader.tokenizer, self._reader.executor
         ):
             if isinstance(item, PartitionRead):
-                yield beam.pvalue.TaggedOutput(_PARTITIONS, (0, pickle.dumps(item)))
+                yield TaggedOutput(_PARTITIONS, (0, pickle.dumps(item)))
                 continue
             ids = document_ids(item)
             lanes = keys.bucket_of(keys.document_keys(plan.seed, *ids), plan.lanes)
@@ -145,7 +150,7 @@ class _Buffer(beam.DoFn):
     def process(
         self,
         element: tuple[int, bytes],
-        window: Any = beam.DoFn.WindowParam,
+        window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
         blocks: BagRuntimeState = beam.DoFn.StateParam(BLOCKS),
         meta: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(META),
@@ -168,7 +173,7 @@ class _Buffer(beam.DoFn):
     def wait_no_longer(
         self,
         lane: int = beam.DoFn.KeyParam,
-        window: Any = beam.DoFn.WindowParam,
+        window: BoundedWindow = beam.DoFn.WindowParam,
         timestamp: Timestamp = beam.DoFn.TimestampParam,
         blocks: BagRuntimeState = beam.DoFn.StateParam(BLOCKS),
         meta: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(META),
@@ -225,7 +230,9 @@ class _Buffer(beam.DoFn):
             for split, documents in self._plan.by_split(missing).items():
                 yield 0, pickle.dumps(write_stream_shard(split, documents, self._plan))
 
-    def _set_latency(self, timer: RuntimeTimer, timestamp: Timestamp, window: Any) -> None:
+    def _set_latency(
+        self, timer: RuntimeTimer, timestamp: Timestamp, window: BoundedWindow
+    ) -> None:
         due = max(timestamp, Timestamp.of(0)) + self._plan.max_shard_latency_secs
         if due < window.max_timestamp():
             timer.set(due)
@@ -247,7 +254,7 @@ class _Commit(beam.DoFn):
     def process(
         self,
         element: tuple[int, bytes],
-        window: Any = beam.DoFn.WindowParam,
+        window: BoundedWindow = beam.DoFn.WindowParam,
         partitions: BagRuntimeState = beam.DoFn.StateParam(PARTITIONS),
         count: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(COUNT),
         end: RuntimeTimer = beam.DoFn.TimerParam(END),

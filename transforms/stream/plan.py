@@ -97,6 +97,6 @@ class StreamPlan(BuildPlan):
         parts[VALIDATION] = documents.filter(pa.array(held_out))
         return {split: part for split, part in parts.items() if part.num_rows}
 
-    def manifest(self, **changes: Any) -> Manifest:
+    def manifest(self, **changes: Any) -> Manifest:  # noqa: ANN401  (as Manifest's fields)
         """Returns the manifest that a reader follows from, unless changes say otherwise."""
         return super().manifest(**{"status": "following", "mode": "stream"} | changes)
