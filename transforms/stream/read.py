@@ -21,6 +21,7 @@ from shardstream.shard_format.commit_log import PartitionRead
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.read import DeadLetter, TextBlock, read_blocks
 from shardstream.sources.resolve import SourceFile
+from shardstream.tokens.arrow_buffers import value_nbytes
 from shardstream.tokens.packing.pack import PackingReport, pack, report
 from shardstream.tokens.tokenizer import Tokenizer
 from shardstream.transforms.stream.log import StreamLog
@@ -28,7 +29,6 @@ from shardstream.transforms.stream.plan import StreamPlan
 from shardstream.transforms.token_blocks import (
     TokenBlock,
     document_lengths,
-    text_nbytes,
     tokenize_blocks,
 )
 
@@ -101,7 +101,7 @@ class PartitionTally:
     def see_text(self, block: TextBlock) -> None:
         """Counts a block as it was read, before anything is left out."""
         self._documents += block.num_read
-        self._text_bytes += text_nbytes(block.texts)
+        self._text_bytes += value_nbytes(block.texts)
         rows = block.rows.tolist() + [letter.row for letter in block.dead_letters]
         if rows:
             begin, end = self._spans.get(block.partition, (rows[0], 0))
