@@ -118,7 +118,9 @@ def test_readme_is_true_to_the_documents_it_stands_for() -> None:
     """The first screen names the dataset, and every document is reached from README."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "HuggingFaceFW/fineweb-edu" in "\n".join(text.splitlines()[:15])
-    missing = [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in text]
+    missing = [
+        path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in text
+    ]
     assert not missing
 
 
@@ -162,7 +164,7 @@ def test_paths_exist(document: Document) -> None:
     for span in document.spans:
         for word in span.split():
             first, slash, _ = word.removeprefix("./").partition("/")
-            is_own = bool(slash) and first in folders or word.startswith("./")
+            is_own = (bool(slash) and first in folders) or word.startswith("./")
             if is_own and _PATH.fullmatch(word):
                 assert (ROOT / word).exists(), f"{document.path.name}: there is no {word}"
 
@@ -186,7 +188,9 @@ def test_commands_exist_and_know_their_flags(document: Document) -> None:
     from shardstream.pipelines.job.runner_flags import check_flags
 
     builds = [
-        ("build", rest) for name, rest in module_commands(document) if name.endswith(".preprocess")
+        ("build", rest)
+        for name, rest in module_commands(document)
+        if name == "pipelines.preprocess"
     ]
     for name, arguments in [*shardstream_commands(document), *builds]:
         assert name in command.COMMANDS, f"{document.path.name}: shardstream {name}"
@@ -204,6 +208,6 @@ def test_flags_in_prose_exist(document: Document) -> None:
     for span in document.spans:
         if span.startswith("--"):
             for flag in flags_in(shlex.split(span)):
-                assert (
-                    flag in known or flag in _FOREIGN_FLAGS or f'"{flag}"' in of_benchmarks
-                ), f"{document.path.name}: {flag}"
+                assert flag in known or flag in _FOREIGN_FLAGS or f'"{flag}"' in of_benchmarks, (
+                    f"{document.path.name}: {flag}"
+                )
