@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ class Document:
 
     @property
     def spans(self) -> list[str]:
-        """Code in the prose, and in the comments that tables and lists hold."""
+        """Code inside the prose, tables included."""
         return _SPAN.findall(self.prose)
 
     @property
@@ -211,3 +211,29 @@ def test_flags_in_prose_exist(document: Document) -> None:
                 assert flag in known or flag in _FOREIGN_FLAGS or f'"{flag}"' in of_benchmarks, (
                     f"{document.path.name}: {flag}"
                 )
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (test_links_resolve, "[there](missing.md)"),
+        (test_links_resolve, "# Here\n\n[there](#nowhere)"),
+        (test_python_blocks_compile_and_call_with_names_that_exist, "```python\nfor\n```"),
+        (
+            test_python_blocks_compile_and_call_with_names_that_exist,
+            "```python\nfrom shardstream import Sieve\n```",
+        ),
+        (test_paths_exist, "see `loaders/nothing.py`"),
+        (test_modules_that_are_run_exist_and_know_their_flags, "`python -m benchmarks.nothing`"),
+        (
+            test_modules_that_are_run_exist_and_know_their_flags,
+            "```bash\npython -m benchmarks.loader \\\n    --nothing 3\n```",
+        ),
+    ],
+)
+def test_what_is_not_there_is_found(
+    check: Callable[[Document], None], text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises((AssertionError, SyntaxError)):
+        check(read_document(tmp_path / "page.md"))
