@@ -86,8 +86,8 @@ def _slow_message(name: str, error: Exception) -> str | None:
     if Path(name).is_dir() and not models:
         return None
     return (
-        "it has no tokenizer.json that transformers can open. If it has a SentencePiece or tiktoken "
-        "model, that needs further packages: pip install 'shardstream[sentencepiece]'."
+        "it has no tokenizer.json that transformers can open. If it has a SentencePiece or "
+        "tiktoken model, that needs further packages: pip install 'shardstream[sentencepiece]'."
     )
 
 
