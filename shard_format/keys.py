@@ -31,12 +31,12 @@ def mix64(values: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def _chain(*parts: int) -> np.uint64:
-    """Returns one uint64 that depends on every part and on their order."""
+def chain(*numbers: int) -> int:
+    """Returns a 64-bit hash that depends on every number and on their order."""
     state = np.zeros(1, np.uint64)
-    for part in parts:
-        state = mix64(state ^ np.array([part % 2**64], np.uint64))
-    return state[0]
+    for number in numbers:
+        state = mix64(state ^ np.array([number % 2**64], np.uint64))
+    return int(state[0])
 
 
 def document_keys(seed: int, partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def draw_keys(document_keys: np.ndarray, seed: int, *stream: int) -> np.ndarray:
 
     Guarantees: a pure function of its arguments, whatever the order of the documents.
     """
-    return mix64(document_keys ^ _chain(DOMAIN_DRAW, seed, *stream))
+    return mix64(document_keys ^ np.uint64(chain(DOMAIN_DRAW, seed, *stream)))
 
 
 def split_keys(partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def split_keys(partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
 def _hash_documents(
     domain: int, seed: int, partition: int | np.ndarray, row: np.ndarray
 ) -> np.ndarray:
-    base = _chain(domain, seed)
+    base = np.uint64(chain(domain, seed))
     file_state = mix64(np.atleast_1d(np.asarray(partition)).astype(np.uint64) ^ base)
     return mix64(mix64(np.asarray(row).astype(np.uint64)) ^ file_state)
 
@@ -128,5 +128,5 @@ def permutation(n: int, seed: int, *stream: int) -> np.ndarray:
 
     Sorting by 64-bit hashes is uniform up to ties, which a stable sort settles by index.
     """
-    keys = mix64(np.arange(n, dtype=np.uint64) ^ _chain(DOMAIN_SEQUENCE, seed, *stream))
+    keys = mix64(np.arange(n, dtype=np.uint64) ^ np.uint64(chain(DOMAIN_SEQUENCE, seed, *stream)))
     return np.argsort(mix64(keys), kind="stable")

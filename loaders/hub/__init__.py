@@ -16,8 +16,8 @@
 Order. The partitions of an epoch are permuted and read in `lanes` at once. A lane packs its
 partition's documents, in row order, into units; lanes hand over a unit each in turn, which numbers
 all sequences of the epoch: 0, 1, 2, ... Sequence n comes out in the order of n + delay(n), where
-delay(n) is a hash below `shuffle_buffer`. So the order is arithmetic on numbers, whatever is held
-in memory when: after a sequence came out, only the `shuffle_buffer` numbers before it can still be
+delay(n) is a hash below `buffer_size`. So the order is arithmetic on numbers, whatever is held
+in memory when: after a sequence came out, only the `buffer_size` numbers before it can still be
 waiting. A position is therefore the lanes' rows at the oldest of those, and resuming reads at most
 that many sequences again.
 

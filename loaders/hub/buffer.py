@@ -7,7 +7,7 @@ window is held on average, since delays are uniform; never more than all of it a
 from typing import NamedTuple
 
 import numpy as np
-from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.shards.rows import Rows
 
 _FIRST_SLOTS = 1024
@@ -33,7 +33,7 @@ class RollingBuffer:
 
     def __init__(
         self,
-        order: EpochOrder,
+        order: ShareOrder,
         first_number: int,
         *,
         sequence_length: int,
@@ -58,7 +58,7 @@ class RollingBuffer:
 
         Args:
             tokens: of the sequences.
-            lengths: of their documents, zeros behind them.
+            lengths: of their documents, zeros after them.
             unit: what they were read with; not smaller than the last one.
         """
         count = len(tokens)
@@ -75,7 +75,7 @@ class RollingBuffer:
         """Returns the sequences whose turn it is, None where there are none.
 
         Args:
-            is_last: nothing will be added, so it is everyone's turn.
+            is_last: nothing will be added, so every sequence is due.
         """
         if is_last:
             due = np.ones(len(self._turn), bool)

@@ -34,7 +34,7 @@ _KEY_NAME = re.compile(r"[0-9a-f]{32}")
 _SCHEMA = pa.schema([("row", pa.int64()), ("tokens", pa.large_binary())])
 
 
-class TokenBlock(NamedTuple):
+class TokenizedRows(NamedTuple):
     """Rows `first_row` to `end_row` - 1 of a file: documents `rows` (int64[n]) and their tokens.
 
     `dead` holds the rows that could not become tokens, by reason.
@@ -46,7 +46,7 @@ class TokenBlock(NamedTuple):
     tokens: pa.LargeBinaryArray
     dead: dict[str, list[int]]
 
-    def part(self, begin: int, end: int | None) -> "TokenBlock":
+    def between(self, begin: int, end: int | None) -> "TokenizedRows":
         """Returns the rows from begin to end - 1 (None: all that follow) that are in this block."""
         first, last = max(begin, self.first_row), self.end_row
         last = last if end is None else max(first, min(end, last))
@@ -57,13 +57,13 @@ class TokenBlock(NamedTuple):
             reason: [row for row in rows if first <= row < last]
             for reason, rows in self.dead.items()
         }
-        return TokenBlock(first, last, self.rows[start:stop], self.tokens[start:stop], dead)
+        return TokenizedRows(first, last, self.rows[start:stop], self.tokens[start:stop], dead)
 
 
 class Entry(NamedTuple):
     """A segment of a file as tokens; `is_last` where the file ends with it."""
 
-    blocks: list[TokenBlock]
+    blocks: list[TokenizedRows]
     is_last: bool
 
 
@@ -194,7 +194,7 @@ class EntryWriter:
         self._file = pa.OSFile(os.fspath(self._temporary), "wb")
         self._writer = pa.ipc.new_file(self._file, _SCHEMA)
 
-    def add(self, block: TokenBlock) -> None:
+    def add(self, block: TokenizedRows) -> None:
         """Writes the next rows."""
         batch = pa.RecordBatch.from_arrays([pa.array(block.rows), block.tokens], schema=_SCHEMA)
         metadata = {
@@ -218,8 +218,8 @@ class EntryWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def _block(batch: pa.RecordBatch, metadata: Mapping[bytes, bytes]) -> TokenBlock:
-    return TokenBlock(
+def _block(batch: pa.RecordBatch, metadata: Mapping[bytes, bytes]) -> TokenizedRows:
+    return TokenizedRows(
         int(metadata[b"first_row"]),
         int(metadata[b"end_row"]),
         batch["row"].to_numpy(),

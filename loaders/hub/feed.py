@@ -25,7 +25,7 @@ class Checkpoint:
     Attributes:
         sequences: handed over so far in this epoch.
         lanes: for each lane (place in the epoch's order, rows of that partition passed), None
-            behind the last partition.
+            after the last partition.
         next_place: the place that is taken next.
         turn: of the lane that is asked next.
     """

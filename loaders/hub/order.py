@@ -5,15 +5,14 @@ so neither threads nor a NumPy release can change the order.
 """
 
 import numpy as np
-from shardstream.loaders.order.epochs import chain
-from shardstream.shard_format.keys import mix64, permutation
+from shardstream.shard_format.keys import chain, mix64, permutation
 
 _PARTITIONS, _DELAYS = 1, 2  # independent hashes for the two purposes
 _FRACTION_BITS = 20
 _32 = np.uint64(32)
 
 
-class EpochOrder:
+class ShareOrder:
     """The order of one share in one epoch.
 
     Args:

@@ -88,7 +88,7 @@ class Packer:
         return np.ones(len(tokens), np.int64)
 
     def _unit_ends(self, documents: Documents) -> list[int]:
-        """Returns the indices behind each unit's last document."""
+        """Returns the index after each unit's last document."""
         total = np.cumsum(self._weights(documents))
         ends: list[int] = []
         done = 0

@@ -6,7 +6,7 @@ any time: resume, `batch_at` and a change of the number of hosts cost nothing. H
 chains over (dataset, seed, epoch), never `seed + epoch`, and integer arithmetic throughout: the
 order can't change with a NumPy release.
 
-This file has the plain orders: "none" and "global". The shuffle buffer is in `buffer_order.py`.
+This file has the plain orders: "none" and "global". The shuffle buffer is in `buffer.py`.
 
 Source: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (Feistel, cycle walking).
 """
@@ -14,7 +14,7 @@ Source: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (Feiste
 from typing import Protocol
 
 import numpy as np
-from shardstream.shard_format.keys import mix64
+from shardstream.shard_format.keys import chain, mix64
 
 PADDING = -1  # in place of a record: this row of the last batch is empty
 
@@ -27,14 +27,6 @@ _TABLE_ITEMS = 2**16
 _MULTIPLIER_1 = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER_2 = np.uint64(0xD6E8FEB86659FD93)
 _32 = np.uint64(32)
-
-
-def chain(*parts: int) -> int:
-    """Returns a 64-bit hash that depends on every part and on their order."""
-    state = np.zeros(1, np.uint64)
-    for part in parts:
-        state = mix64(state ^ np.array([part % 2**64], np.uint64))
-    return int(state[0])
 
 
 class Permutation:

@@ -18,10 +18,15 @@ class Rows:
     tokens: np.ndarray
     lengths: np.ndarray | None
 
-    def part(self, begin: int, end: int) -> "Rows":
+    def slice(self, begin: int, end: int) -> "Rows":
         """Returns views of rows begin to end - 1."""
         lengths = None if self.lengths is None else self.lengths[begin:end]
         return Rows(self.tokens[begin:end], lengths)
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Returns copies of rows, in the order asked for."""
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return Rows(self.tokens[rows], lengths)
 
     def put_records(self, rows: np.ndarray, records: Sequence[bytes]) -> None:
         """Copies records into rows, with as many document lengths as each has.

@@ -27,7 +27,7 @@ def test_schedule_counts_stay_within_one_of_their_share(weights) -> None:
     schedule = Schedule(weights)
     total = sum(Fraction(str(weight)) for weight in weights)
     places = np.arange(3 * schedule.period)
-    sequence = schedule.parts(np.array([0]), places)[0]
+    sequence = schedule.components(np.array([0]), places)[0]
     for part, weight in enumerate(weights):
         share = Fraction(str(weight)) / total
         assert schedule.counts[part] == share * schedule.period
@@ -38,7 +38,7 @@ def test_schedule_counts_stay_within_one_of_their_share(weights) -> None:
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_batches_and_windows_of_steps_keep_the_weights(weights) -> None:
     schedule, batch_size, steps = Schedule(weights), 64, 500
-    parts = schedule.parts(np.arange(steps), np.arange(batch_size))
+    parts = schedule.components(np.arange(steps), np.arange(batch_size))
     for part, count in enumerate(schedule.counts):
         share = count / schedule.period
         per_batch = (parts == part).sum(axis=1)
@@ -53,7 +53,7 @@ def test_batches_and_windows_of_steps_keep_the_weights(weights) -> None:
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_drawn_counts_what_parts_says(weights) -> None:
     schedule, rows = Schedule(weights), np.array([0, 3, 17])
-    parts = schedule.parts(np.arange(300), rows)
+    parts = schedule.components(np.arange(300), rows)
     for part in range(len(weights)):
         counted = np.concatenate([np.zeros((1, 3), int), np.cumsum(parts == part, axis=0)])
         assert np.array_equal(schedule.drawn(part, np.arange(301), rows), counted)
@@ -180,13 +180,26 @@ def test_mixture_of_unlike_parts_raises(parts, dataset) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 2}, "a mixture has no epochs: give stop="),
         ({"stop": "last"}, "stop is 'last', expected one of never, first, all"),
         ({"weights": (1, 2)}, "3 paths and 2 weights"),
     ],
 )
 def test_wrong_mixture_options_raise(parts, options, message) -> None:
     with pytest.raises(ValueError, match=message):
+        mixture(parts, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 2}, "a mixture has no epochs, since its components repeat: give stop="),
+        ({"drop_remainder": False}, "a mixture has no drop_remainder"),
+        ({"follow": True}, "a mixture can't follow a stream that grows"),
+        ({"wieghts": (1, 2, 3)}, "a Mixture has no option wieghts. Did you mean weights"),
+    ],
+)
+def test_options_that_a_mixture_has_not_are_explained(parts, options, message) -> None:
+    with pytest.raises(TypeError, match=message):
         mixture(parts, **options)
 
 

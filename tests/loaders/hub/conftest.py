@@ -70,7 +70,7 @@ class Streams:
             "tokenizer": self.tokenizer_directory,
             "sequence_length": 32,
             "batch_size": 64,
-            "shuffle_buffer": 500,
+            "buffer_size": 500,
             "lanes": 4,
             "output": "numpy",
             "fields": ("tokens", "segment_ids"),

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from shardstream.loaders.hub.cache import TokenBlock, TokenCache
+from shardstream.loaders.hub.cache import TokenCache, TokenizedRows
 
 KEYS = ["a" * 32, "b" * 32]
 
 
-def _block(first: int = 0, count: int = 100) -> TokenBlock:
+def _block(first: int = 0, count: int = 100) -> TokenizedRows:
     """Rows first to first + count - 1, row 3 of them dead."""
     rows = np.delete(np.arange(first, first + count), 3)
     tokens = pa.array([str(row).encode() for row in rows], pa.large_binary())
-    return TokenBlock(first, first + count, rows, tokens, {"null_text": [first + 3]})
+    return TokenizedRows(first, first + count, rows, tokens, {"null_text": [first + 3]})
 
 
 def _write(cache: TokenCache, file: int, segment: int, count: int = 100) -> bool:
