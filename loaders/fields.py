@@ -10,7 +10,7 @@ Source: packed-example fields of T5 (Raffel et al. 2020); names as in MaxText an
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from shardstream.loaders.arena import Arena
@@ -32,12 +32,14 @@ FieldName = Literal[
 ]
 FieldSet = Literal["maxtext", "hf"]
 
+Array: TypeAlias = Any  # a jax.Array, or a numpy.ndarray with output="numpy"
+
 if TYPE_CHECKING:
 
-    class Batch(dict[str, Any]):
+    class Batch(dict[str, Array]):
         """A dictionary of arrays by field name; a misspelt name in `batch["..."]` is an error."""
 
-        def __getitem__(self, name: FieldName) -> Any: ...
+        def __getitem__(self, name: FieldName) -> Array: ...
 else:
     Batch = dict  # a plain dictionary, since JAX takes subclasses for leaves
 

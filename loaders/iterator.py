@@ -1,5 +1,6 @@
 """The iterator that trainers hold: position, state, prefetch and delivery of any source's rows."""
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -240,7 +241,7 @@ class BatchIterator(Generic[SourceT]):
         return write_state(directory, self.get_state())
 
     async def load(
-        self, directory: StateDirectory, abstract_checkpointable: object = None
+        self, directory: os.PathLike[str], abstract_checkpointable: object = None
     ) -> Awaitable[None]:
         """Returns the coroutine that reads a saved state and goes to it (Orbax v1)."""
         del abstract_checkpointable

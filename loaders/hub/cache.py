@@ -13,8 +13,6 @@ recently used entry of an epoch is. So room is made from other keys' entries onl
 more, what is there stays, and the rest is fetched again.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -22,15 +20,19 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _log = logging.getLogger("shardstream.loaders")
 
 _ENTRY_NAME = re.compile(r"\d{6}-\d{6,}\.arrow")
 _KEY_NAME = re.compile(r"[0-9a-f]{32}")
+_LOCK_POLL_SECS = 0.01
 _SCHEMA = pa.schema([("row", pa.int64()), ("tokens", pa.large_binary())])
 
 
@@ -84,7 +86,8 @@ class TokenCache:
         self._limit = limit_bytes
         self._is_full = False
         self._own.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        self._lock = _lock_of(self._root / "lock")
+        with self._lock:
             found = {path: path.stat() for path in self._entries()}
             usage = sum(status.st_size for status in found.values())
             self._set_usage(self._make_room(usage, 0, own_too=True))
@@ -130,7 +133,7 @@ class TokenCache:
     def publish(self, temporary: Path, target: Path) -> bool:
         """Gives a file its name, room permitting; called by EntryWriter."""
         size = temporary.stat().st_size
-        with self._locked():
+        with self._lock:
             usage = self._make_room(self._usage(), size, own_too=False)
             if usage + size > self._limit:
                 if not self._is_full:
@@ -168,12 +171,6 @@ class TokenCache:
 
     def _path(self, file: int, segment: int) -> Path:
         return self._own / f"{file:06d}-{segment:06d}.arrow"
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self._root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _usage(self) -> int:
         try:
@@ -228,6 +225,13 @@ def _block(batch: pa.RecordBatch, metadata: Mapping[bytes, bytes]) -> TokenizedR
     )
 
 
+def _lock_of(path: Path) -> "BaseFileLock":
+    """Returns a lock between all threads and processes that use a file."""
+    from filelock import FileLock  # of the extra [hub], as datasets
+
+    return FileLock(path, poll_interval=_LOCK_POLL_SECS)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is either whole or not there."""
     temporary = _private_name(path)
@@ -235,7 +239,7 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Returns a file's content, None where it is missing or broken."""
     try:
         return json.loads(path.read_text())

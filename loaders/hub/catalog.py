@@ -100,13 +100,13 @@ def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list[
     if len(coarse) >= lanes * _FILES_PER_LANE:
         return coarse
 
-    def split(part: "Partition") -> list["Partition"]:
+    def split(whole: "Partition") -> list["Partition"]:
         return retry.call(
-            part.files[0].url, lambda: list(split_partition(part, spec, _PARTITION_BYTES))
+            whole.files[0].url, lambda: list(split_partition(whole, spec, _PARTITION_BYTES))
         )
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        return [partition for parts in pool.map(split, coarse) for partition in parts]
+        return [partition for smaller in pool.map(split, coarse) for partition in smaller]
 
 
 class RowGroups:

@@ -10,7 +10,7 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from shardstream.loaders.hub.cache import TokenizedRows
@@ -96,7 +96,7 @@ class Fetcher:
         retry, failed = Retry(self.options, self.stopping), 0
         while (rest := self._rest_of(partition, passed)) is not None:
             blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes)
-            with contextlib.closing(blocks):
+            with contextlib.closing(cast("Generator[TextBlock, None, None]", blocks)):
                 try:
                     while (text := self._next(blocks, partition, origin + passed)) is not None:
                         block = self._tokenize(text, origin + passed)

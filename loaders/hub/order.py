@@ -19,7 +19,7 @@ class ShareOrder:
         epoch: from 0.
         key: hash of everything the documents and the options determine, and the seed.
         share: of `shares`.
-        shares: parts that batches are made of.
+        shares: that batches are made of.
         num_partitions: of the source.
         window: sequences that the share shuffles together; 0 keeps the order of the source.
     """

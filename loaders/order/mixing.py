@@ -29,7 +29,7 @@ class Schedule:
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
-        if not weights or any(not weight > 0 for weight in weights):
+        if not len(weights) or any(not weight > 0 for weight in weights):
             raise ValueError(
                 f"weights are {list(weights)}, expected a positive number for each component"
             )

@@ -100,7 +100,9 @@ class ShardSet:
         if directory.local_path("") is not None:
             return None
         from shardstream.loaders.store.cache import StoreCache
+        from shardstream.shard_format.storage.store_directory import StoreDirectory
 
+        assert isinstance(directory, StoreDirectory)
         return StoreCache(
             directory,
             self.manifest,

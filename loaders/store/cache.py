@@ -39,7 +39,7 @@ _REQUEST_BYTES = 2 << 20
 # Entries that reads under way and reads ahead (buffer_rows: 12 rounds) use at the same time, and as
 # many again: evicting one of them would fetch it twice.
 _ENTRIES_IN_USE = 24
-# Other processes' fetches are noticed after this part of the budget.
+# Other processes' fetches are noticed after this fraction of the budget.
 _LOOK_AGAIN = 16
 
 

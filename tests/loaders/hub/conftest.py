@@ -17,7 +17,23 @@ from shardstream import loaders
 NUM_FILES = 6
 ROWS_PER_FILE = 400
 DEAD_ROWS = 3  # nulls in file 2
-_WORDS = ("the quick brown fox jumps over a lazy dog while rain falls mainly in spain").split()  # noqa: SIM905
+_WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "rain",
+    "falls",
+    "mainly",
+    "in",
+    "spain",
+]
 
 
 def document(number: int) -> str:
