@@ -1,4 +1,4 @@
-"""Ways into Orbax (handlers) and Grain (iterators, sources), which are imported only when used."""
+"""Bridges to Orbax (handlers) and Grain (iterators, sources), which are imported only when used."""
 
 import os
 from collections.abc import Sequence

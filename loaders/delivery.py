@@ -1,4 +1,4 @@
-"""From this host's rows to jax.Arrays: which rows a host needs, and how they get to its devices.
+"""Which rows of a global batch this host needs, and how they get to its devices.
 
 With a sharding, the rows follow from the devices this process addresses: replicated axes give
 several processes the same rows, and each device receives exactly its own. Only single-device

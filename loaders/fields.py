@@ -1,4 +1,4 @@
-"""From tokens and document lengths to what a training step asks for, for whole batches at once.
+"""Arrays that a training step asks for, made from tokens and document lengths of whole batches.
 
 Everything follows from the lengths stored with each record, nothing from token values: GPT-2 and
 its kin pad with EOS. Padding is segment 0 and position 0; documents of a sequence count from 1.

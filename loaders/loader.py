@@ -170,7 +170,7 @@ class Loader(BatchIterator[SplitSource | FollowedSource]):
         return self.source.buffer_bytes(self.rows, lengths=self.needs_lengths)
 
     def provenance(self, step: int) -> "pa.Table":
-        """Returns where the rows of a batch come from, a row a document.
+        """Returns where the rows of a batch come from, one row for each document.
 
             row int64 (of the global batch) · shard string · record int64 · segment int32 ·
             partition int32 · source_row int64 · start int64 · tokens int32

@@ -74,15 +74,15 @@ class ReadOptions:
 
     Attributes:
         read_threads: reads in flight, outside Python's lock; each takes at most 4 MB. One
-            or two are quickest from the page cache, a cold disk wants more.
+            or two are quickest from the page cache; a cold disk needs more.
         prefetch: batches made ready ahead of the caller.
         max_open_shards: files kept open, at most half of what the system allows; each holds an
             index of about 10 bytes a record.
         verify: "size" compares every shard with the manifest when it is opened; "sha256" reads each
             shard through once before its first use.
-        on_bad_record: what to do about a record that can't be read: "raise"; "skip" leaves its row
+        on_bad_record: what happens with a record that can't be read: "raise"; "skip" leaves its row
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
-        bad_record_budget: different bad records to stand before raising all the same.
+        bad_record_budget: number of different bad records after which one more raises an error.
         stall_secs: a wait for data longer than this is logged with its cause.
         cache_dir: where shards of a store (gs://, s3://) are kept, shared by all processes of a
             host; None for ~/.cache/shardstream.

@@ -1,4 +1,4 @@
-"""Batches made ahead of the caller by one thread, with an end that leaves nothing behind."""
+"""Batches made ahead of the caller by one thread, which `close` ends without leaving anything."""
 
 import logging
 import threading
@@ -40,7 +40,7 @@ class Prefetcher(Generic[ItemT]):
         self._changed = threading.Condition()
         self._ended = self._closing = False
         self._error: BaseException | None = None
-        # A daemon, so that a caller who forgets close() can still leave the interpreter.
+        # A daemon, so that the interpreter can end without close().
         self._thread = threading.Thread(
             target=self._run, args=(items,), name="shardstream-prefetch", daemon=True
         )

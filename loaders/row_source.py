@@ -1,8 +1,8 @@
 """Where rows come from, as `loaders.iterator` sees it: two small protocols and their arguments.
 
 An iterator knows positions, prefetch and delivery and nothing about shards, mixtures or the Hub; a
-source knows rows and nothing about trainers. Whatever implements `RowSource` is iterated, saved and
-resumed like a dataset directory; with `RandomAccess` it offers `batch_at` as well.
+source knows rows and nothing about trainers. Every `RowSource` is iterated, saved and resumed like
+a dataset directory; with `RandomAccess` it offers `batch_at` as well.
 """
 
 import dataclasses

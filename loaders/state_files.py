@@ -1,4 +1,4 @@
-"""States in checkpoint directories: a small JSON file a process, for any number of readers."""
+"""States in checkpoint directories: one small JSON file a process, for any number of readers."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Sequences waiting for their turn: a rolling shuffle whose order is known without its content.
+"""Holds sequences until their turn: a rolling shuffle whose order is known without its content.
 
-Each sequence comes out once every sequence that could come before it has been read. Half of the
-window is held on average, since delays are uniform; never more than all of it and a unit.
+Each sequence comes out once every sequence that could come before it has been read. Since delays
+are uniform, half of the window is held on average, and never more than all of it and one unit.
 """
 
 from typing import NamedTuple
@@ -72,7 +72,7 @@ class RollingBuffer:
         self._unit = np.concatenate([self._unit, np.full(count, unit)])
 
     def draw(self, *, is_last: bool = False) -> Drawn | None:
-        """Returns the sequences whose turn it is, None where there are none.
+        """Returns the sequences that are due, None where there are none.
 
         Args:
             is_last: nothing will be added, so every sequence is due.

@@ -1,7 +1,7 @@
-"""What there is to read: the source pinned, split into partitions, and where row groups begin.
+"""What there is to read: the pinned source, its partitions, and where row groups begin.
 
-A dataset of few files is split into runs of row groups, so that lanes have enough to draw from; one
-of many files is read a file a lane, and no footer is opened before its turn.
+A dataset of few files is split into runs of row groups, so that lanes have enough to draw from. In
+one of many files a lane reads a whole file, and no footer is opened before its turn.
 
 With a cache, what was found at a hub commit is kept, and later runs do not ask the hub: a run that
 names no revision goes on with the commit that the first one pinned.

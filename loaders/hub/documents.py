@@ -1,7 +1,7 @@
-"""A partition's documents as tokens, from any row on: from the cache where it has them.
+"""A partition's documents as tokens, from any row on, out of the cache where it has them.
 
-A file is kept by segments, the row groups of parquet, else runs of a fixed number of rows. What is
-fetched is fetched from a segment's beginning, so that it can be kept whole.
+A file is kept by segments: the row groups of parquet files, and runs of a fixed number of rows of
+other files. Fetching starts at a segment's beginning, so that the segment can be kept whole.
 """
 
 import contextlib

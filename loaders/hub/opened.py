@@ -1,4 +1,4 @@
-"""A stream opened: tokenizer, source, cache, what identifies them, and the plan of each share."""
+"""An open stream: tokenizer, source, cache, the fingerprint of all three, and each share's plan."""
 
 import contextlib
 import dataclasses

@@ -65,7 +65,7 @@ class FetchOptions:
 
     Attributes:
         prefetch: batches made ready ahead of the caller.
-        threads: documents are tokenized by so many threads at once; None takes the cores there are.
+        threads: number of threads that tokenize at once; None takes the number of cores.
         retries: attempts in a row that bring no document before a failed read raises.
         retry_secs: wait before the first of them, doubled each time, 60 s at most; a server's
             Retry-After counts where it is longer.

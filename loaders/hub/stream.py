@@ -155,9 +155,9 @@ class HubStream(BatchIterator[HubSource]):
         seed, batch_size, buffer_size, lanes and shares only, never on threads, faults, the
         cache or restarts; nor on the number of hosts where `shares` is given. Every document comes
         once an epoch, dead ones counted in `stats()`, up to the remainder. A state is a position in
-        a few numbers; going back to it reads at most `buffer_size` sequences and a unit a lane
-        again, and everything up to its step for shares that it has no position of, because another
-        host took it. Arrays are as those of `Loader`.
+        a few numbers; going back to it reads at most `buffer_size` sequences and one unit of each
+        lane again, and everything up to its step for shares that it has no position of, because
+        another host took it. Arrays are as those of `Loader`.
 
     `skip` reads what it passes over, and `batch_at` raises NotImplementedError: only the documents
     say where a batch ends. With several shares and finite epochs, a share that has ended gives
@@ -187,8 +187,8 @@ class HubStream(BatchIterator[HubSource]):
         if order.epochs is not None and len(own) < shares:
             raise ValueError(
                 f"epochs is {order.epochs}, expected None where each host reads a share of its "
-                "own: none knows when the others' documents end. Leave by a number of steps, or "
-                "take shares=1, with which every host reads everything."
+                "own: it doesn't know when the others' documents end. Leave by a number of steps, "
+                "or take shares=1, with which every host reads everything."
             )
         opened = open_stream(options, shares)
         super().__init__(

@@ -10,7 +10,7 @@ _COLUMNS = ("row", "shard", "record", "segment", "partition", "source_row", "sta
 
 
 def provenance_table(shards: ShardSet, *, rows: np.ndarray, records: np.ndarray) -> pa.Table:
-    """Returns a row a document: see Loader.provenance.
+    """Returns one row for each document; see Loader.provenance.
 
     Args:
         shards: of the split.

@@ -1,8 +1,8 @@
 """Batches from a rolling buffer that is fed by whole blocks: the reading side of `order.buffer`.
 
 One array of `capacity` rows holds what was read and has not left; blocks go into free rows, a batch
-is one gather, and its rows are free again. Memory is that array, however the order falls: a block
-that finds no room is left, and its records are read one by one when they are wanted.
+is one gather, and its rows are free again. Memory is that array in every order: a block that finds
+no room is left out, and its records are read one by one when they are wanted.
 
 Resuming is the same thing: what would stand in the buffer at that step is read record by record as
 it is wanted, blocks from then on. So a resume reads nothing twice and starts as quickly as a fresh
@@ -20,7 +20,7 @@ from shardstream.loaders.shards.reader import ShardSet
 from shardstream.loaders.shards.rows import Rows
 
 _ROUNDS_AHEAD = 8  # at most; free rows of the buffer are the tighter bound
-_ROUNDS_FETCHED_AHEAD = 12  # from a store: 40 MB, what 800 MB/s at 50 ms has under way
+_ROUNDS_FETCHED_AHEAD = 12  # from a store: about what a quick one has under way
 _FIRST_STEPS = 2
 _GROWTH = 4
 

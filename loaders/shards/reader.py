@@ -1,8 +1,8 @@
-"""From record numbers of a split to tokens and lengths in arrays.
+"""Reads records of a split, by their numbers, into arrays of tokens and lengths.
 
 Records are counted over the split's shards in manifest order. Shards are opened when first needed,
-at most `max_open_shards` at a time, and compared with the manifest as they are: nothing of the
-dataset but dataset.json is touched when a loader is built. Reads run on any number of threads at
+at most `max_open_shards` at a time, and compared with the manifest then: nothing of the dataset but
+dataset.json is touched when a loader is built. Reads run on any number of threads at
 once.
 """
 

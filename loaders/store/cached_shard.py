@@ -1,4 +1,4 @@
-"""One shard on a store, read like a local file: fetched where need be, and anew where wrong."""
+"""One shard on a store, read like a local file: fetched where missing, and again where wrong."""
 
 import logging
 import threading

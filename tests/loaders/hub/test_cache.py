@@ -56,13 +56,13 @@ def test_entry_comes_back_as_it_was_and_is_unseen_before_it_is_whole(tmp_path: P
     assert _usage(tmp_path) == _size(tmp_path)
 
 
-def test_part_of_a_block_keeps_its_rows_and_its_dead() -> None:
-    part = _block(100, 10).part(102, 105)
+def test_rows_between_of_a_block_keeps_its_rows_and_its_dead() -> None:
+    part = _block(100, 10).between(102, 105)
     assert (part.first_row, part.end_row, part.dead) == (102, 105, {"null_text": [103]})
     assert part.rows.tolist() == [102, 104]
     assert part.tokens.to_pylist() == [b"102", b"104"]
-    assert _block(100, 10).part(105, None).dead == {"null_text": []}
-    assert _block().part(0, None).rows.tolist() == _block().rows.tolist()
+    assert _block(100, 10).between(105, None).dead == {"null_text": []}
+    assert _block().between(0, None).rows.tolist() == _block().rows.tolist()
 
 
 def test_abandoned_and_broken_entries_are_as_good_as_none(tmp_path: Path) -> None:
