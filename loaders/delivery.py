@@ -6,16 +6,14 @@ transfers are used, so processes need not keep step here. Token ids travel as na
 stored and are widened to int32 on the device.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.fields import widen
 from shardstream.loaders.integers import whole
-
-Output = Literal["jax", "numpy"]
-TokenDtype = Literal["int32", "stored"]
+from shardstream.loaders.options import Output, TokenDtype
 
 
 class Delivery(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
-from shardstream.loaders.delivery import HostDelivery, Output, TokenDtype
+from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.iterator import BatchIterator
 from shardstream.loaders.keywords import check_keywords
@@ -13,9 +13,11 @@ from shardstream.loaders.options import (
     BadRecordPolicy,
     BatchOptions,
     OrderOptions,
+    Output,
     ReadOptions,
     Shuffle,
     Split,
+    TokenDtype,
     Verification,
     pick,
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
-from shardstream.loaders.delivery import HostDelivery, Output, TokenDtype
+from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.integers import whole
 from shardstream.loaders.iterator import BatchIterator
@@ -16,9 +16,11 @@ from shardstream.loaders.options import (
     BadRecordPolicy,
     BatchOptions,
     OrderOptions,
+    Output,
     ReadOptions,
     Shuffle,
     Split,
+    TokenDtype,
     Verification,
     check_choice,
     pick,

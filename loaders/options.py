@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
-from shardstream.loaders.delivery import Output, TokenDtype
 from shardstream.loaders.fields import FieldName, FieldSet, resolve_fields
 from shardstream.loaders.integers import settle_integers
 
@@ -13,6 +12,8 @@ Shuffle = Literal["buffer", "global", "none"]
 BadRecordPolicy = Literal["raise", "skip", "substitute"]
 Verification = Literal["size", "sha256"]
 Split = Literal["train", "validation"]
+Output = Literal["jax", "numpy"]
+TokenDtype = Literal["int32", "stored"]
 SHUFFLES: tuple[str, ...] = get_args(Shuffle)
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from shardstream.loaders.delivery import HostDelivery, Output, TokenDtype
+from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.hub.opened import open_stream
 from shardstream.loaders.hub.options import (
@@ -24,6 +24,7 @@ from shardstream.loaders.hub.source import HubSource
 from shardstream.loaders.integers import whole
 from shardstream.loaders.iterator import BatchIterator
 from shardstream.loaders.keywords import check_keywords
+from shardstream.loaders.options import Output, TokenDtype
 
 if TYPE_CHECKING:
     from shardstream.loaders.fields import Batch

@@ -124,6 +124,31 @@ def test_state_of_every_step_resumes_the_same_tail(streams: Streams, same: Same)
         same(resumed, batches[5:])
 
 
+def test_state_golden(streams: Streams) -> None:
+    with streams.open(shares=2, process_count=1, process_index=0) as stream:
+        first = stream.get_state()
+        next(stream)
+        state = stream.get_state()
+        assert state["fingerprint"] == stream.source.opened.fingerprint
+        assert repr(stream).startswith(f"HubStream('parquet' at {stream.commit}, tokenizer=")
+        assert repr(stream).endswith(
+            "buffer_size=500, seed=0, fields=('tokens', 'segment_ids')): step 1"
+        )
+    assert first["positions"] == {"0": [0, 0, 0, None], "1": [0, 0, 0, None]}
+    assert {name: state[name] for name in state if name not in ("positions", "fingerprint")} == {
+        "version": 1,
+        "seed": 0,
+        "batch_size": 64,
+        "shuffle_buffer": 500,  # the key that states have always had
+        "lanes": 4,
+        "shares": 2,
+        "drop_remainder": True,
+        "step": 1,
+        "num_bad_records": 0,
+        "bad_records": [],
+    }
+
+
 def test_state_taken_after_resuming_is_as_good(streams: Streams, same: Same) -> None:
     with streams.open() as stream:
         batches = list(stream)
