@@ -101,7 +101,7 @@ class FetchOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HubStreamOptions:
-    """Everything a stream is asked for, a dataclass a concern."""
+    """Everything a stream is asked for, one dataclass for each concern."""
 
     source: SourceOptions
     tokenizer: TokenizerOptions

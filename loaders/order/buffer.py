@@ -17,7 +17,7 @@ gets a contiguous slice: one host reads it in one call, several hosts their slic
 of a slice never meet in a batch (e is 1 unless batches are huge); neighbours across slices are
 dealt to tracks two rows apart.
 
-    T records a track = n rounds of r + one short round of l < r, put in at a random place
+    T records of a track = n rounds of r + one short round of l < r, put in at a random place
     block = K tracks x r records
 """
 
@@ -34,7 +34,7 @@ _32 = np.uint64(32)
 # so they stay under a twelfth of the buffer.
 _BLOCK_BYTES = 2**22
 _BLOCKS_PER_BUFFER = 12
-_LEAST_BUFFER_PER_LANE = 8
+_LEAST_BUFFER_PER_TRACK = 8
 _READ_AHEAD_ROUNDS = 2
 
 
@@ -87,12 +87,12 @@ class Geometry:
 
     @property
     def full_rounds(self) -> int:
-        """Rounds of r records a track, n."""
+        """Number of rounds of r records for each track, n."""
         return self.track_records // self.track_block
 
     @property
     def short_round(self) -> int:
-        """Records a track in the one short round, 0 where there is none."""
+        """Records of each track in the one short round, 0 where there is none."""
         return self.track_records % self.track_block
 
 
@@ -107,12 +107,11 @@ def geometry_for(
         buffer_size: sequences in memory.
         record_bytes: of a record, to size blocks by.
     """
-    tracks = _divisor(batch_size, buffer_size // _LEAST_BUFFER_PER_LANE)
+    tracks = _divisor(batch_size, buffer_size // _LEAST_BUFFER_PER_TRACK)
     block = min(_BLOCK_BYTES // record_bytes, buffer_size // _BLOCKS_PER_BUFFER)
     track_block = max(1, round(block / tracks))
-    per_track = (
-        buffer_size / tracks - track_block / 2
-    )  # half a round is loaded and not yet drawn from
+    # Half a round is loaded and not yet drawn from.
+    per_track = buffer_size / tracks - track_block / 2
     # Tracks load in step, so all wait for the one that happens to be furthest ahead: 3 deviations
     # of a track's occupancy, which are 1.9 * sqrt(mean) for these delays.
     mean = max(1.0, (np.sqrt(0.9025 + max(0.0, per_track)) - 0.95) ** 2)
@@ -281,9 +280,7 @@ class BufferOrder:
         order = self.epoch(epoch)
         tracks, inverse = np.unique(rows // e, return_inverse=True)
         ranks = (np.arange(begin, end)[:, None] * e + rows % e).astype(np.int64)
-        first = min(
-            begin * e, g.track_records - 1
-        )  # at least one, though a last batch may be spare
+        first = min(begin * e, g.track_records - 1)  # at least one: a last batch may be spare
         arrivals = order.arrivals(first, min(end * e, g.track_records), tracks)
         inside = ranks < g.track_records
         taken = arrivals[inverse, np.where(inside, ranks - first, 0)]
