@@ -1,35 +1,21 @@
 """The iterator that trainers hold: position, state, prefetch and delivery of any source's rows."""
 
 import os
-import threading
-import weakref
-from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 from shardstream.loaders.delivery import Delivery
-from shardstream.loaders.fields import Batch, FieldName, make_fields, need_lengths, resolve_fields
+from shardstream.loaders.fields import Batch, FieldName, need_lengths, resolve_fields
 from shardstream.loaders.integers import whole
-from shardstream.loaders.prefetch import Prefetcher
-from shardstream.loaders.row_source import HostBatches, Padding, RandomAccess, Reading, RowSource
-from shardstream.loaders.shards.rows import Rows
+from shardstream.loaders.read_ahead import ReadAhead, make_batch
+from shardstream.loaders.row_source import RandomAccess, RowSource
 from shardstream.loaders.state_files import StateDirectory, read_state, write_state
 
 STATE_VERSION = 1
-_DEVICE_BATCHES = 2  # one being used, one on its way
 _REPORTED_BAD_RECORDS = 32  # in a state, which has to stay small
 
 SourceT = TypeVar("SourceT", bound=RowSource, covariant=True)
-
-
-class _Waiting(NamedTuple):
-    """A batch, or several in one array, and the source's progress at it."""
-
-    progress: Mapping[str, Any]
-    batch: dict[str, Any]
 
 
 class BatchIterator(Generic[SourceT]):
@@ -63,10 +49,7 @@ class BatchIterator(Generic[SourceT]):
         self._read_threads, self._prefetch, self._stall_secs = read_threads, prefetch, stall_secs
         self._step = 0
         self._progress = source.progress_in({})
-        self._made: deque[_Waiting] = deque()
-        self._placed: deque[_Waiting] = deque()
-        self._prefetcher: Prefetcher[_Waiting] | None = None
-        self._finalizer: weakref.finalize | None = None
+        self._ahead: ReadAhead | None = None
         self._closed = False
 
     @property
@@ -126,29 +109,15 @@ class BatchIterator(Generic[SourceT]):
         if end is not None and self._step >= end:
             self._stop()
             raise StopIteration
-        self._place(self._running())
-        if not self._placed:  # the end of a source that did not know it before
+        found = self._running().next()
+        if found is None:  # the end of a source that did not know it before
             self._stop()
             end = self.num_steps
             self._step = self._step if end is None else min(self._step, end)
             raise StopIteration
         self._step += 1
-        self._progress, batch = self._placed.popleft()
+        self._progress, batch = found
         return cast(Batch, batch)
-
-    def _place(self, prefetcher: "Prefetcher[_Waiting]") -> None:
-        """Starts the transfers of the next batches; waits for the first of them only."""
-        while len(self._placed) < _DEVICE_BATCHES:
-            if not self._made:
-                if self._placed and not prefetcher.is_ready():
-                    return
-                try:
-                    count, made = prefetcher.get()
-                except StopIteration:
-                    return
-                self._made.extend(_split(made, count))
-            progress, batch = self._made.popleft()
-            self._placed.append(_Waiting(progress, self._delivery.deliver(batch)))
 
     def start_prefetch(self) -> None:
         """Starts reading before the first batch is asked for."""
@@ -173,7 +142,7 @@ class BatchIterator(Generic[SourceT]):
             )
         step = self.checked_step(step)
         rows = source.rows_at(step, self._delivery.rows, lengths=self._lengths)
-        made = _make_batch(rows, self._fields, self._source.padding)
+        made = make_batch(rows, self._fields, self._source.padding)
         return cast(Batch, self._delivery.deliver(self._delivery.prepare(made)))
 
     def checked_step(self, step: int) -> int:
@@ -278,43 +247,32 @@ class BatchIterator(Generic[SourceT]):
 
     def _progress_ahead(self, count: int) -> Mapping[str, Any]:
         """Returns the latest progress known at or before the step `count` steps from here."""
-        ready = [*self._placed, *self._made]
-        return ready[min(count, len(ready) - 1)].progress if ready else self._progress
+        found = None if self._ahead is None else self._ahead.progress(count)
+        return self._progress if found is None else found
+
+    def _running(self) -> ReadAhead:
+        self._check_open()
+        if self._ahead is None:
+            self._ahead = ReadAhead(
+                self._source,
+                self._delivery,
+                self._fields,
+                step=self._step,
+                progress=self._progress,
+                read_threads=self._read_threads,
+                prefetch=self._prefetch,
+                stall_secs=self._stall_secs,
+            )
+        return self._ahead
+
+    def _stop(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("this loader is closed; build a new one and set_state() to go on")
-
-    def _running(self) -> "Prefetcher[_Waiting]":
-        self._check_open()
-        if self._prefetcher is None:
-            executor = ThreadPoolExecutor(self._read_threads, "shardstream-read")
-            closing = threading.Event()
-            reading = Reading(
-                step=self._step,
-                progress=self._progress,
-                rows=self._delivery.rows,
-                lengths=self._lengths,
-                executor=executor,
-                closing=closing,
-            )
-            make = partial(_make_batch, names=self._fields, padding=self._source.padding)
-            self._prefetcher = Prefetcher(
-                _made(self._source.batches(reading), make, self._delivery.prepare, self._prefetch),
-                depth=self._prefetch,
-                stall_secs=self._stall_secs,
-                explain=partial(_explain, self._source),
-            )
-            # Also when the caller forgets close(): nothing the thread holds refers to this object.
-            self._finalizer = weakref.finalize(self, _end, self._prefetcher, executor, closing)
-        return self._prefetcher
-
-    def _stop(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
-        self._prefetcher = self._finalizer = None
-        self._made.clear()
-        self._placed.clear()
 
 
 def _step_of(state: Mapping[str, Any]) -> int:
@@ -323,45 +281,3 @@ def _step_of(state: Mapping[str, Any]) -> int:
         return whole("step", step, least=0)
     except (TypeError, ValueError):
         raise ValueError(f"the state has step {step!r}, expected an integer of 0 or more") from None
-
-
-def _make_batch(rows: Rows, names: Sequence[FieldName], padding: Padding) -> dict[str, np.ndarray]:
-    return make_fields(
-        names, rows.tokens, rows.lengths, pad_id=padding.pad_id, pad_side=padding.pad_side
-    )
-
-
-def _made(
-    chunks: Iterator[HostBatches],
-    make: Callable[[Rows], dict[str, np.ndarray]],
-    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
-    most: int,
-) -> Generator[tuple[int, _Waiting], None, None]:
-    """Yields (number of steps, their batches in one array a field), at most `most` steps each."""
-    for count, rows, progress in chunks:
-        size = len(rows.tokens) // count
-        for step in range(0, count, most):
-            few = min(most, count - step)
-            piece = rows.slice(step * size, (step + few) * size)
-            yield few, _Waiting(progress, prepare(make(piece)))
-
-
-def _split(made: _Waiting, count: int) -> Iterator[_Waiting]:
-    """Yields the batches of count steps that stand in one array each."""
-    arrays = {name: array.reshape(count, -1, array.shape[1]) for name, array in made.batch.items()}
-    for step in range(count):
-        yield _Waiting(made.progress, {name: array[step] for name, array in arrays.items()})
-
-
-def _explain(source: RowSource) -> str:
-    waiting = "; ".join(source.waiting_for())
-    return waiting or "no read is under way; batches are being put together"
-
-
-def _end(
-    prefetcher: "Prefetcher[_Waiting]", executor: ThreadPoolExecutor, closing: threading.Event
-) -> None:
-    closing.set()
-    executor.shutdown(wait=False, cancel_futures=True)
-    prefetcher.close()
-    executor.shutdown(wait=True)
