@@ -1,10 +1,10 @@
 """Document keys: the 64-bit hash whose order *is* the global shuffle.
 
-A document is named by (source partition, row), its place in the pinned source; its key is a hash of
-(seed, partition, row) and nothing else. Rank, worker, bundle, attempt and clock never enter, so the
-shuffled order is the same whoever computes it and however often. Everything here is integer
+A document is named by (file index, row), its place in the pinned source; its key is a hash of
+(seed, file index, row) and nothing else. Rank, worker, bundle, attempt and clock never enter, so
+every machine computes the same shuffled order, however often it does so. Everything here is integer
 arithmetic on uint64 arrays (SplitMix64's finaliser), so the order can't change with a NumPy
-release, as the stream of a `Generator` may.
+release, as the numbers of a `Generator` may.
 
 Source: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 """
@@ -31,61 +31,68 @@ def mix64(values: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def chain(*numbers: int) -> int:
-    """Returns a 64-bit hash that depends on every number and on their order."""
+def chain(*values: int) -> int:
+    """Returns a 64-bit hash that depends on every value and on their order.
+
+    Keys of different purposes are chains of a domain, a seed and whatever else they depend on,
+    never sums, so that seed 1 of epoch 0 isn't seed 0 of epoch 1.
+
+    Args:
+        values: integers of any size and sign, taken modulo 2**64.
+    """
     state = np.zeros(1, np.uint64)
-    for number in numbers:
-        state = mix64(state ^ np.array([number % 2**64], np.uint64))
+    for value in values:
+        state = mix64(state ^ np.array([value % 2**64], np.uint64))
     return int(state[0])
 
 
-def document_keys(seed: int, partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
+def document_keys(seed: int, file_index: int | np.ndarray, row: np.ndarray) -> np.ndarray:
     """Returns uint64[n], the shuffle key of each document.
 
     Args:
         seed: the dataset's shuffle seed.
-        partition: index of the source file, one for all rows or int[n].
+        file_index: number of the source file, one for all rows or int[n].
         row: int64[n], row inside the source file.
 
-    Guarantees: a pure function of its arguments; for one partition, no two rows share a key.
+    Guarantees: a pure function of its arguments; in one file, no two rows share a key.
     """
-    return _hash_documents(DOMAIN_DOCUMENT, seed, partition, row)
+    return _hash_documents(DOMAIN_DOCUMENT, seed, file_index, row)
 
 
-def draw_keys(document_keys: np.ndarray, seed: int, *stream: int) -> np.ndarray:
+def draw_keys(document_keys: np.ndarray, seed: int, *numbers: int) -> np.ndarray:
     """Returns uint64[n], fresh keys of documents for one draw from a buffer.
 
     Args:
         document_keys: uint64[n].
         seed: of the shuffle.
-        stream: what numbers the draw, e.g. (lane, draw).
+        numbers: of this draw among all with the seed, e.g. (lane, draw).
 
     Guarantees: a pure function of its arguments, whatever the order of the documents.
     """
-    return mix64(document_keys ^ np.uint64(chain(DOMAIN_DRAW, seed, *stream)))
+    return mix64(document_keys ^ np.uint64(chain(DOMAIN_DRAW, seed, *numbers)))
 
 
-def split_keys(partition: int | np.ndarray, row: np.ndarray) -> np.ndarray:
+def split_keys(file_index: int | np.ndarray, row: np.ndarray) -> np.ndarray:
     """Returns uint64[n], the key that assigns documents to train or validation.
 
     It doesn't depend on the seed: another shuffle, or data appended, moves no document across.
     """
-    return _hash_documents(DOMAIN_SPLIT, 0, partition, row)
+    return _hash_documents(DOMAIN_SPLIT, 0, file_index, row)
 
 
 def _hash_documents(
-    domain: int, seed: int, partition: int | np.ndarray, row: np.ndarray
+    domain: int, seed: int, file_index: int | np.ndarray, row: np.ndarray
 ) -> np.ndarray:
     base = np.uint64(chain(domain, seed))
-    file_state = mix64(np.atleast_1d(np.asarray(partition)).astype(np.uint64) ^ base)
+    file_state = mix64(np.atleast_1d(np.asarray(file_index)).astype(np.uint64) ^ base)
     return mix64(mix64(np.asarray(row).astype(np.uint64)) ^ file_state)
 
 
 def bucket_of(keys: np.ndarray, num_buckets: int) -> np.ndarray:
-    """Returns int64[n]: the range partition of keys, `floor(key * num_buckets / 2**64)`, exact.
+    """Returns int64[n], the bucket of each key: `floor(key * num_buckets / 2**64)`, exact.
 
-    Ranges rather than a remainder: the order of buckets is then the order of keys, and the whole
-    dataset read bucket by bucket is one permutation.
+    A bucket is a range of keys, not a remainder. The order of buckets is thus the order of keys,
+    and the whole dataset, read bucket by bucket, is one permutation.
     """
     if not 1 <= num_buckets < 2**31:
         raise ValueError(f"num_buckets is {num_buckets}, expected 1 to 2**31 - 1")
@@ -96,7 +103,7 @@ def bucket_of(keys: np.ndarray, num_buckets: int) -> np.ndarray:
 
 
 def assign_buckets(
-    partition: int | np.ndarray,
+    file_index: int | np.ndarray,
     row: np.ndarray,
     *,
     seed: int,
@@ -107,26 +114,26 @@ def assign_buckets(
     """Returns int64[n], the bucket each document ends in: train shards first, then validation's.
 
     Args:
-        partition: index of the source file, one for all rows or int[n].
+        file_index: number of the source file, one for all rows or int[n].
         row: int64[n], row inside the source file.
         seed: of the shuffle.
         num_shards: of the train split.
         num_validation_shards: 0 where there is no validation split.
         validation_fraction: of documents, chosen by a key of their own whatever the seed.
     """
-    shuffle_keys = document_keys(seed, partition, row)
+    shuffle_keys = document_keys(seed, file_index, row)
     buckets = bucket_of(shuffle_keys, num_shards)
     if num_validation_shards:
-        chosen = split_keys(partition, row) < np.uint64(int(validation_fraction * 2**64))
+        chosen = split_keys(file_index, row) < np.uint64(int(validation_fraction * 2**64))
         validation = bucket_of(shuffle_keys, num_validation_shards)
         buckets = np.where(chosen, num_shards + validation, buckets)
     return buckets
 
 
-def permutation(n: int, seed: int, *stream: int) -> np.ndarray:
-    """Returns int64[n], a pseudo-random permutation of range(n), fixed by (seed, *stream).
+def permutation(n: int, seed: int, *numbers: int) -> np.ndarray:
+    """Returns int64[n], a pseudo-random permutation of range(n), fixed by (seed, *numbers).
 
     Sorting by 64-bit hashes is uniform up to ties, which a stable sort settles by index.
     """
-    keys = mix64(np.arange(n, dtype=np.uint64) ^ np.uint64(chain(DOMAIN_SEQUENCE, seed, *stream)))
+    keys = mix64(np.arange(n, dtype=np.uint64) ^ np.uint64(chain(DOMAIN_SEQUENCE, seed, *numbers)))
     return np.argsort(mix64(keys), kind="stable")
