@@ -181,7 +181,10 @@ class PreprocessOptions:
 
 # What a field cannot say of its flag.
 _FLAGS: Mapping[type, Mapping[str, Flag]] = {
-    SourceOptions: {"text_template": Flag(parse=unescape)},
+    SourceOptions: {
+        "text_template": Flag(parse=unescape),
+        "reader_option": Flag(parse=unescape),
+    },
     TokenizerOptions: {
         "revision": Flag(name="tokenizer_revision"),
         "engine": Flag(name="tokenizer_engine", choices=ENGINES),

@@ -121,7 +121,7 @@ def _parse(*argv: str) -> _Many:
 def test_every_kind_of_field_is_a_flag() -> None:
     assert _parse("--word", "w") == _Many(word="w")
     argv = ["--word=w", "--count", "3", "--share", "0.25", "--no-on", "--off", "--kind", "c"]
-    argv += ["--files", "x", "y"]
+    argv += ["--files", "x", "y", "--files=z"]
     argv += ["--settings", "sep=\\t", "--settings", "quote=a=b"]
     assert _parse(*argv) == _Many(
         word="w",
@@ -130,7 +130,7 @@ def test_every_kind_of_field_is_a_flag() -> None:
         on=False,
         off=True,
         kind="c",
-        files=("x", "y"),
+        files=("x", "y", "z"),
         settings=(("sep", "\t"), ("quote", "a=b")),
     )
     assert _parse("--word", "w") == _Many(word="w")  # nothing stays from before
