@@ -17,6 +17,7 @@ from shardstream.pipelines.job.flags import (
 from shardstream.pipelines.job.options import (
     OutputOptions,
     PreprocessOptions,
+    WorkOptions,
     make_parser,
     parse_options,
 )
@@ -189,6 +190,10 @@ def test_options_are_built_in_python_without_a_command_line() -> None:
         output=OutputOptions(output="o"),
     )
     assert options == parse_options(REQUIRED)
+    with pytest.raises(OptionError, match="--mode is 'bach', expected one of batch, stream"):
+        dataclasses.replace(options, mode="bach")
+    with pytest.raises(OptionError, match="--shuffle_via is 'x', expected one of auto, files"):
+        WorkOptions(shuffle_via="x")
 
 
 def test_field_of_a_kind_that_no_flag_holds_is_refused_when_the_parser_is_made() -> None:
