@@ -58,6 +58,8 @@ def stream(
     add_eos: bool = True,
     special_tokens_in_text: SpecialTokens = "encode",
     audit_every: int = 1000,
+    tokenizer_override: tuple[str, ...] = (),
+    trust_remote_code: str | None = None,
     packing: PackingName = "concat",
     sequence_length: int = 2048,
     truncation: Truncation = "auto",
@@ -103,11 +105,13 @@ def stream(
         skip_documents: see SourceOptions.
         max_documents: see SourceOptions.
         tokenizer_revision: the tokenizer's commit, tag or branch; `revision` is the dataset's.
-        engine: see TokenizerOptions, as for all up to audit_every.
+        engine: see TokenizerOptions, as for all up to trust_remote_code.
         add_bos: see TokenizerOptions.
         add_eos: see TokenizerOptions.
         special_tokens_in_text: see TokenizerOptions.
         audit_every: see TokenizerOptions.
+        tokenizer_override: see TokenizerOptions.
+        trust_remote_code: see TokenizerOptions.
         packing: see PackingOptions, as for all up to keep_eos.
         sequence_length: see PackingOptions.
         truncation: see PackingOptions.
