@@ -1,0 +1,135 @@
+"""CSV and its relatives, parsed by pandas as `datasets` parses them.
+
+The wanted columns are read as they are written, whatever they look like: a run of rows that happen
+to hold numbers would otherwise lose its leading zeros, and other columns are not converted at all.
+Rows are taken in numbers that fit a block, so that a large field costs its own size only.
+"""
+
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+import pandas as pd
+import pyarrow as pa
+from datasets.packaged_modules.csv.csv import CsvConfig
+from shardstream.sources.errors import first_line
+from shardstream.sources.open_files import members_of, open_stream
+from shardstream.sources.rows import AnyValue, Fault, Lost, Rows, missing_columns, pick, rows_after
+from shardstream.sources.spec import ReadSpec, SourceFile
+
+_FIRST_ROWS, _MOST_ROWS = 64, 10_000
+_TARGET_BYTES = 2 << 20
+# Stands in a row for fields that don't fit the header; no text can hold it.
+_MISFIT = "\udcff\udcfe misfit \udcfe\udcff"
+
+
+def read_csv(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
+    """Yields a file's rows; one with more fields than the header has is dead.
+
+    pandas' fast parser stops at the first row that doesn't fit, with all rows of its chunk; the
+    slow one then goes on, in chunks and at last row by row, up to what nothing can parse.
+    """
+    for member in members_of(file.url):
+        num_rows, problem = 0, None
+        for engine, single in ((None, False), ("python", False), ("python", True)):
+            try:
+                with open_stream(member) as stream:
+                    single_from = num_rows if single else None
+                    frames = _read_frames(stream, spec, engine=engine, single_from=single_from)
+                    for rows in rows_after(frames, num_rows):
+                        yield rows
+                        num_rows += rows.num_rows
+                problem = None
+                break
+            except pd.errors.ParserError as error:
+                problem = error
+        if problem is not None:
+            message = f"the file from row {num_rows} on: {first_line(problem)}"
+            yield Lost(1, Fault("unreadable", message))
+
+
+def peek_csv(file: SourceFile, spec: ReadSpec) -> list[str]:
+    """Returns the names of a file's columns; none where it is empty."""
+    for member in members_of(file.url):
+        with open_stream(member) as stream:
+            reader = _open_reader(stream, spec, engine=None)
+            if reader is not None:
+                frame = _chunk(reader, 1)
+                return [] if frame is None else [str(name) for name in frame.columns]
+    return []
+
+
+def _open_reader(stream: IO[bytes], spec: ReadSpec, *, engine: str | None) -> AnyValue:
+    """Returns pandas' reader, None for a file without even a header."""
+    config = CsvConfig(**dict(spec.config))
+    options: dict[str, Any] = config.pd_read_csv_kwargs
+    # With `usecols` the parser would take rows with too many fields, and cut their texts.
+    options["dtype"] = object
+    if options.get("encoding_errors") in (None, "strict"):
+        options["encoding_errors"] = "surrogateescape"
+    if engine is not None:
+        options |= {"engine": engine, "on_bad_lines": _mark_misfit}
+        options.setdefault("index_col", None)
+        if options["index_col"] is None:
+            options["index_col"] = False
+        for name in ("low_memory", "float_precision", "memory_map"):
+            options.pop(name, None)
+    try:
+        return pd.read_csv(cast(Any, stream), iterator=True, **options)
+    except pd.errors.EmptyDataError:
+        return None
+
+
+def _mark_misfit(_: list[str]) -> list[str]:
+    return [_MISFIT]
+
+
+def _chunk(reader: AnyValue, num_rows: int) -> pd.DataFrame | None:
+    try:
+        return reader.get_chunk(num_rows)
+    except StopIteration:
+        return None
+
+
+def _read_frames(
+    stream: IO[bytes], spec: ReadSpec, *, engine: str | None, single_from: int | None
+) -> Iterator[Rows | Lost]:
+    """Yields a stream's rows in runs; one by one from a row on where that is asked for."""
+    reader = _open_reader(stream, spec, engine=engine)
+    if reader is None:
+        return
+    at, size = 0, _FIRST_ROWS
+    while True:
+        if single_from is not None:
+            size = min(size, single_from - at) if at < single_from else 1
+        frame = _chunk(reader, size)
+        if frame is None or len(frame) == 0:
+            return
+        at += len(frame)
+        fault = missing_columns([str(name) for name in frame.columns], spec)
+        rows = Lost(len(frame), fault) if fault is not None else _rows_of(frame, spec)
+        yield rows
+        row_bytes = 1 if isinstance(rows, Lost) else max(1, rows.table.nbytes // len(frame))
+        size = max(1, min(_MOST_ROWS, 4 * size, _TARGET_BYTES // row_bytes))
+
+
+def _rows_of(frame: pd.DataFrame, spec: ReadSpec) -> Rows:
+    misfits = [i for i, value in enumerate(frame.iloc[:, 0].to_numpy()) if value == _MISFIT]
+    fault = Fault("invalid_row", "more fields than the header has")
+    columns = {}
+    for name in spec.roots:
+        values = frame[name].to_numpy()
+        if misfits:
+            values = values.copy()
+            values[misfits] = None
+        try:
+            columns[name] = pa.array(values, pa.large_string(), from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+            texts = [_bytes_of(value) for value in values]
+            columns[name] = pa.array(texts, pa.large_binary()).view(pa.large_string())
+    return Rows(pick(pa.table(columns), spec), dict.fromkeys(misfits, fault))
+
+
+def _bytes_of(value: AnyValue) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return None if value is None or value != value else str(value).encode()

@@ -1,0 +1,142 @@
+"""Parquet files: footers, and row groups in pieces that fit a block whatever their pages hide.
+
+A dictionary page holds a text once however many rows have it, so a row group's size in the footer
+says little about the texts that come out. Where there is such a page the group is read a few rows
+at a time, so few that even the longest text the page could hold stays within a few blocks, and the
+pieces are joined until they fill a block.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from shardstream.sources.errors import SourceError, first_line, is_damage
+from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
+from shardstream.sources.spec import ReadSpec
+
+BLOCK_ROWS = 8192
+# Smaller batches cost Arrow more to hand over than to decode.
+_LEAST_BATCH_BYTES = 16 << 10
+_MOST_SMALL_ROWS = 32
+# Encodings in which a row may stand for more bytes than it takes.
+_SHARING_ENCODINGS = frozenset(("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY"))
+
+
+@contextlib.contextmanager
+def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+    """Opens a parquet file for exact ranged reads.
+
+    No read-ahead cache: Arrow coalesces the column chunks it wants, and anything fetched beside
+    them would be another column's bytes.
+    """
+    file_system, path = fsspec.core.url_to_fs(url)
+    remote: dict[str, Any] = {} if is_local(url) else {"cache_type": "none"}
+    with file_system.open(path, "rb", **remote) as stream:
+        try:
+            parquet = pq.ParquetFile(stream, pre_buffer=True)
+        except (ValueError, OSError) as error:
+            raise SourceError(
+                f"{url}: not a readable parquet file ({first_line(error)}). Remove it from the "
+                "data files or fetch it again."
+            ) from error
+        with parquet:
+            yield parquet
+
+
+def is_local(url: str) -> bool:
+    """Says whether reading a file again can't give other bytes than reading it once."""
+    return "://" not in url or url.startswith(("file://", "local://"))
+
+
+def has_bad_footer(error: SourceError) -> bool:
+    """Says whether a file couldn't be opened for what it holds: damage, not a failed fetch."""
+    return error.__cause__ is not None and is_damage(error.__cause__)
+
+
+def text_bytes_of(metadata: pq.FileMetaData, group: int, spec: ReadSpec) -> int:
+    """Returns the uncompressed bytes of a row group's wanted columns, as its footer has them."""
+    return sum(c.total_uncompressed_size for c in _wanted_chunks(metadata.row_group(group), spec))
+
+
+def _wanted_chunks(metadata: pq.RowGroupMetaData, spec: ReadSpec) -> list[pq.ColumnChunkMetaData]:
+    names = tuple(".".join(path) for path in spec.column_paths.values())
+    below = tuple(f"{name}." for name in names)
+    columns = (metadata.column(i) for i in range(metadata.num_columns))
+    return [c for c in columns if c.path_in_schema in names or c.path_in_schema.startswith(below)]
+
+
+def read_groups(
+    url: str, groups: tuple[int, int] | None, spec: ReadSpec, block_bytes: int
+) -> Iterator[Rows | Lost]:
+    """Yields the rows of a file's row groups.
+
+    Args:
+        url: of the file.
+        groups: half-open; None means all.
+        spec: of the source.
+        block_bytes: of text that a run of rows should have.
+
+    Raises:
+        SourceError: the file can't be opened.
+    """
+    with open_parquet(url) as parquet:
+        fault = missing_columns(parquet.schema_arrow.names, spec)
+        # A row group at a time: pre_buffer would otherwise fetch and hold all of them at once.
+        for group in range(*(groups or (0, parquet.metadata.num_row_groups))):
+            num_rows = parquet.metadata.row_group(group).num_rows
+            if fault is not None:
+                yield Lost(num_rows, fault)
+                continue
+            given = 0
+            try:
+                for table in _read_group(parquet, group, spec, block_bytes):
+                    given += table.num_rows
+                    yield Rows(table, {})
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                message = f"row group {group}, rows {given} to {num_rows - 1}: {first_line(error)}"
+                yield Lost(num_rows - given, Fault("unreadable", message))
+
+
+def _read_group(
+    parquet: pq.ParquetFile, group: int, spec: ReadSpec, block_bytes: int
+) -> Iterator[pa.Table]:
+    metadata = parquet.metadata.row_group(group)
+    text_bytes = text_bytes_of(parquet.metadata, group, spec)
+    batch_rows = _rows_per_batch(metadata, text_bytes, spec, block_bytes)
+    batches = parquet.iter_batches(
+        batch_size=batch_rows,
+        row_groups=[group],
+        columns=[".".join(path) for path in spec.column_paths.values()],
+        use_threads=False,
+    )
+    held: list[pa.RecordBatch] = []
+    held_rows = held_bytes = 0
+    for batch in batches:
+        held.append(batch)
+        held_rows += batch.num_rows
+        held_bytes += batch.nbytes
+        if held_bytes >= block_bytes or held_rows >= BLOCK_ROWS:
+            yield pick(pa.Table.from_batches(held), spec)
+            held, held_rows, held_bytes = [], 0, 0
+    if held:
+        yield pick(pa.Table.from_batches(held), spec)
+
+
+def _rows_per_batch(
+    metadata: pq.RowGroupMetaData, text_bytes: int, spec: ReadSpec, block_bytes: int
+) -> int:
+    rows = max(1, metadata.num_rows)
+    row_bytes = max(1, text_bytes // rows)
+    honest = max(1, min(BLOCK_ROWS, block_bytes // row_bytes))
+    chunks = _wanted_chunks(metadata, spec)
+    if not any(_SHARING_ENCODINGS.intersection(chunk.encodings) for chunk in chunks):
+        return honest
+    # No text of the group is longer than all its pages together.
+    safe = 4 * block_bytes // max(1, text_bytes)
+    least = max(1, min(_MOST_SMALL_ROWS, _LEAST_BATCH_BYTES // row_bytes))
+    return min(honest, max(safe, least))
