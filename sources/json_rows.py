@@ -28,7 +28,7 @@ _MIN_BLOCK_BYTES = 16 << 10
 _PEEK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 8192
 # A line may hold more than the text: its escapes, and columns that are not wanted.
-_LINE_BYTES_PER_TEXT_BYTE = 4
+_LINE_BYTES_PER_TEXT_BYTE = 2
 _MAY_BE_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _SPACE = re.compile(r"\s*")
 
