@@ -1,8 +1,8 @@
 """CSV and its relatives, parsed by pandas as `datasets` parses them.
 
-The wanted columns are read as they are written, whatever they look like: a run of rows that happen
-to hold numbers would otherwise lose its leading zeros, and other columns are not converted at all.
-Rows are taken in numbers that fit a block, so that a large field costs its own size only.
+The wanted columns are read as they are written, whatever they look like (`csv_types` has the
+exception). Rows are taken in numbers that fit a block, so that a large field costs its own size
+only.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 import pandas as pd
 import pyarrow as pa
 from datasets.packaged_modules.csv.csv import CsvConfig
+from shardstream.sources.csv_types import with_types
 from shardstream.sources.errors import first_line
 from shardstream.sources.open_files import members_of, open_stream
 from shardstream.sources.rows import AnyValue, Fault, Lost, Rows, missing_columns, pick, rows_after
@@ -59,6 +60,7 @@ def read_csv(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
                 with open_stream(member) as stream:
                     single_from = num_rows if attempt.is_single else None
                     frames = _read_frames(stream, spec, attempt, single_from)
+                    frames = with_types(frames, spec, _settings_of(spec))
                     for rows in rows_after(frames, num_rows):
                         yield rows
                         num_rows += rows.num_rows
@@ -82,10 +84,13 @@ def peek_csv(file: SourceFile, spec: ReadSpec) -> list[str]:
     return []
 
 
+def _settings_of(spec: ReadSpec) -> dict[str, Any]:
+    return CsvConfig(**dict(spec.config)).pd_read_csv_kwargs
+
+
 def _open_reader(stream: IO[bytes], spec: ReadSpec, attempt: _Attempt) -> AnyValue:
     """Returns pandas' reader, None for a file without even a header."""
-    config = CsvConfig(**dict(spec.config))
-    options: dict[str, Any] = config.pd_read_csv_kwargs
+    options = _settings_of(spec)
     # With `usecols` the parser would take rows with too many fields, and cut their texts.
     options["dtype"] = object if attempt.is_lenient else dict.fromkeys(spec.roots, object)
     options["low_memory"] = False
