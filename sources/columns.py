@@ -80,7 +80,7 @@ def _features_of(
         try:
             return _peek(file, spec)
         except SourceError as error:
-            raise error.__cause__ or error from error
+            raise error.__cause__ or ValueError(str(error)) from error
 
 
 def _peek(file: SourceFile, spec: ReadSpec) -> Features:

@@ -93,7 +93,8 @@ def _open_reader(stream: IO[bytes], spec: ReadSpec, attempt: _Attempt) -> AnyVal
     options = _settings_of(spec)
     # With `usecols` the parser would take rows with too many fields, and cut their texts.
     options["dtype"] = object if attempt.is_lenient else dict.fromkeys(spec.roots, object)
-    options["low_memory"] = False
+    if len(options["sep"] or "") == 1:  # of one chunk, columns must have one type
+        options["low_memory"] = False
     if attempt.is_lenient and options.get("encoding_errors") in (None, "strict"):
         options["encoding_errors"] = "surrogateescape"
     if attempt.engine is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as paj
 from datasets.utils.json import ujson_dumps, ujson_loads
-from shardstream.sources.errors import first_line
+from shardstream.sources.errors import SourceError, first_line
 from shardstream.sources.open_files import LineReader, members_of, open_stream
 from shardstream.sources.other_rows import read_with_datasets
 from shardstream.sources.rows import PREVIEW_CHARACTERS, AnyValue, Fault, Lost, Rows, pick
@@ -50,7 +50,7 @@ def read_json(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
                     break
                 if is_first:
                     chunk = chunk.removeprefix(codecs.BOM_UTF8)
-                    if chunk.startswith(b"["):
+                    if chunk.lstrip().startswith(b"["):
                         data = chunk + reader.read_rest()
                         yield from _read_array(_as_utf8(data, config), spec)
                         break
@@ -302,14 +302,17 @@ def _first_rows(file: SourceFile, spec: ReadSpec) -> list[dict[str, Any]]:
         with open_stream(member) as stream:
             reader = LineReader(stream, limit)
             chunk = reader.read_chunk(_PEEK_BYTES)[0].removeprefix(codecs.BOM_UTF8)
-            if chunk.startswith(b"["):
+            if chunk.lstrip().startswith(b"["):
                 items = json.loads((chunk + reader.read_rest()).decode("utf-8", "surrogateescape"))
                 items = items[:_ROWS_AT_ONCE]
                 return [item if isinstance(item, dict) else {"text": item} for item in items]
             if _spans_lines(chunk):
                 return [json.loads(chunk + reader.read_rest())]
             lines = _as_utf8(chunk, dict(spec.config)).split(b"\n")
-            rows = [line.row for raw in lines if raw.strip() for line in _parse_line(raw, spec)]
-            if any(rows):
-                return rows
+            found = [line for raw in lines if raw.strip() for line in _parse_line(raw, spec)]
+            faults = [line.fault for line in found if line.fault is not None]
+            if found and len(faults) == len(found):
+                raise SourceError(f"its first {len(found)} lines are none ({faults[0].message})")
+            if found:
+                return [line.row for line in found]
     return []
