@@ -25,7 +25,6 @@ from shardstream.sources.texts import text_of, too_large
 
 _CHUNK_BYTES = 10 << 20  # as `datasets` has it: types are found chunk by chunk
 _MIN_BLOCK_BYTES = 16 << 10
-_PEEK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 8192
 # A line may hold more than the text: its escapes, and columns that are not wanted.
 _LINE_BYTES_PER_TEXT_BYTE = 2
@@ -288,7 +287,7 @@ def _utf8(text: str) -> bytes:
 
 
 def peek_json(file: SourceFile, spec: ReadSpec) -> dict[str, list[Any]]:
-    """Returns the values of the first rows by column: what there is to choose from."""
+    """Returns the first chunk's values by column, which is what `datasets` takes types from."""
     seen: dict[str, list[Any]] = {}
     for row in _first_rows(file, spec):
         for name, value in row.items():
@@ -301,7 +300,8 @@ def _first_rows(file: SourceFile, spec: ReadSpec) -> list[dict[str, Any]]:
     for member in members_of(file.url):
         with open_stream(member) as stream:
             reader = LineReader(stream, limit)
-            chunk = reader.read_chunk(_PEEK_BYTES)[0].removeprefix(codecs.BOM_UTF8)
+            chunk_bytes = int(dict(spec.config).get("chunksize") or _CHUNK_BYTES)
+            chunk = reader.read_chunk(chunk_bytes)[0].removeprefix(codecs.BOM_UTF8)
             if chunk.lstrip().startswith(b"["):
                 items = json.loads((chunk + reader.read_rest()).decode("utf-8", "surrogateescape"))
                 items = items[:_ROWS_AT_ONCE]

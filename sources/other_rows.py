@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import datasets
+import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 from shardstream.sources.errors import first_line, is_damage
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
@@ -40,7 +42,8 @@ def _read(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
     there = [name for name in spec.roots if name in (stream.features or ())]
     if there:
         stream = stream.select_columns(there)
-    for table in stream.with_format("arrow").iter(_ROWS_AT_ONCE):
+    tables = cast(Iterator[pa.Table], stream.with_format("arrow").iter(_ROWS_AT_ONCE))
+    for table in tables:
         fault = missing_columns(table.column_names, spec) if spec.module != "json" else None
         if fault is not None:
             yield Lost(table.num_rows, fault)

@@ -70,10 +70,30 @@ def text_bytes_of(metadata: pq.FileMetaData, group: int, spec: ReadSpec) -> int:
 
 
 def _wanted_chunks(metadata: pq.RowGroupMetaData, spec: ReadSpec) -> list[pq.ColumnChunkMetaData]:
-    names = tuple(".".join(path) for path in spec.column_paths.values())
+    names = [".".join(path) for path in spec.column_paths.values()]
     below = tuple(f"{name}." for name in names)
+
+    def is_wanted(path: str) -> bool:
+        # What lies inside a JSON text has no column of its own.
+        return f"{path}.".startswith(below) or any(name.startswith(f"{path}.") for name in names)
+
     columns = (metadata.column(i) for i in range(metadata.num_columns))
-    return [c for c in columns if c.path_in_schema in names or c.path_in_schema.startswith(below)]
+    return [column for column in columns if is_wanted(column.path_in_schema)]
+
+
+def _columns_to_read(schema: pa.Schema, spec: ReadSpec) -> list[str]:
+    """Returns the wanted columns as Arrow names them: a field of an object by its whole path."""
+    columns = []
+    for path in spec.column_paths.values():
+        kind, depth = schema.field(path[0]).type, 1
+        while (
+            depth < len(path)
+            and pa.types.is_struct(kind)
+            and kind.get_field_index(path[depth]) >= 0
+        ):
+            kind, depth = kind.field(path[depth]).type, depth + 1
+        columns.append(".".join(path[:depth]))
+    return columns
 
 
 def read_groups(
@@ -119,7 +139,7 @@ def _read_group(
     batches = parquet.iter_batches(
         batch_size=batch_rows,
         row_groups=[group],
-        columns=[".".join(path) for path in spec.column_paths.values()],
+        columns=_columns_to_read(parquet.schema_arrow, spec),
         use_threads=False,
     )
     held: list[pa.RecordBatch] = []
@@ -168,7 +188,8 @@ def _longest_shared(url: str, group: int, spec: ReadSpec) -> int:
 
     Only the pages before its first row are read, without a look ahead.
     """
-    names = [".".join(path) for path in spec.column_paths.values()]
+    with open_parquet(url) as parquet:
+        names = _columns_to_read(parquet.schema_arrow, spec)
     with open_parquet(url, read_dictionary=names) as parquet:
         batches = parquet.iter_batches(
             batch_size=1, row_groups=[group], columns=names, use_threads=False
@@ -177,6 +198,8 @@ def _longest_shared(url: str, group: int, spec: ReadSpec) -> int:
         for column in next(batches, pa.RecordBatch.from_pylist([])).columns:
             if not pa.types.is_dictionary(column.type):
                 return parquet.metadata.row_group(group).total_byte_size
-            lengths = pc.binary_length(column.dictionary).to_numpy(zero_copy_only=False)
+            lengths = pc.call_function("binary_length", [column.dictionary]).to_numpy(
+                zero_copy_only=False
+            )
             longest = max(longest, int(lengths.max(initial=0)))
         return longest

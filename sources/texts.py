@@ -33,6 +33,8 @@ def _as_text(
     column = _one_array(chunks)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    elif pa.types.is_run_end_encoded(column.type):
+        column = pc.call_function("run_end_decode", [column])
     if isinstance(column, pa.ExtensionArray):
         column = _decode_json(column, name, kind, faults)
     elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
@@ -139,7 +141,9 @@ def _without_giants(
 ) -> pa.LargeStringArray:
     if len(column) == 0 or column.nbytes <= limit:
         return column
-    lengths = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = (
+        pc.call_function("binary_length", [column]).fill_null(0).to_numpy(zero_copy_only=False)
+    )
     giants = np.flatnonzero(lengths > limit)
     if not len(giants):
         return column
@@ -172,4 +176,5 @@ def _fill_template(template: str, columns: dict[str, pa.LargeStringArray]) -> pa
             pieces.append(pa.scalar(literal, pa.large_string()))
         if column is not None:
             pieces.append(columns[column])
-    return pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
+    separator = pa.scalar("", pa.large_string())
+    return pc.call_function("binary_join_element_wise", [*pieces, separator])

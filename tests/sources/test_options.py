@@ -162,6 +162,18 @@ def test_column_whose_name_has_a_dot(tmp_path: Path) -> None:
     assert texts_of(SourceOptions(dataset=str(tmp_path), text_column="meta.text")) == ["a"]
 
 
+def test_column_inside_json_texts(tmp_path: Path) -> None:
+    features = datasets.Features({"j": datasets.Json()})
+    rows = datasets.Dataset.from_dict({"j": [{"x": "a"}, {"x": 1}, {"y": 2}]}, features=features)
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    found = outcomes(SourceOptions(dataset=str(tmp_path), text_column="j.x"))
+    assert sorted(found.values()) == [
+        ("dead", "not_a_string"),
+        ("dead", "null_text"),
+        ("text", "a"),
+    ]
+
+
 @pytest.mark.parametrize("num_shards", [1, 3])
 def test_folder_of_save_to_disk(tmp_path: Path, num_shards: int) -> None:
     rows = datasets.Dataset.from_dict({"text": [f"row {i}" for i in range(10)]})
