@@ -72,7 +72,7 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
         text_bytes=value_nbytes(texts),
     )
     for letter in dead:
-        counts[f"dead_letters/{letter.reason}"] += 1
+        counts[f"dead_letters/{letter.reason}"] += letter.num_rows
     for name, value in vars(encode_counts).items():
         if isinstance(value, int) and value and name != "documents":
             counts[name] += value

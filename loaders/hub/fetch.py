@@ -95,7 +95,7 @@ class Fetcher:
 
         retry, failed = Retry(self.options, self.stopping), 0
         while (rest := self._rest_of(partition, passed)) is not None:
-            blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes)
+            blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes, keep_going=False)
             with contextlib.closing(cast("Generator[TextBlock, None, None]", blocks)):
                 try:
                     while (text := self._next(blocks, partition, origin + passed)) is not None:
@@ -156,7 +156,8 @@ class Fetcher:
         tokenizer, rows = self.tokenizer, text.rows
         dead: dict[str, list[int]] = {}
         for letter in text.dead_letters:
-            dead.setdefault(letter.reason, []).append(letter.row)
+            lost = range(letter.row, letter.row + letter.num_rows)
+            dead.setdefault(letter.reason, []).extend(lost)
         audit = audited_rows(tokenizer, seed=self.seed, partition=text.partition, rows=rows)
         with self.encoding:
             encoded, _, keep, errors = encode_around(tokenizer, text.texts, audit)
