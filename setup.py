@@ -21,6 +21,7 @@ LOADER = ["numpy>=2.0", "jax>=0.7", "array-record>=0.8.3", "pyarrow>=19", "xxhas
 # What `loaders.stream` reads the Hub with.
 HUB = [
     "datasets>=5.0",
+    "filelock>=3.12",
     "transformers>=5.0",
     "tokenizers>=0.22",
     "gigatoken>=0.10",

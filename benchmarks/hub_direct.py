@@ -91,7 +91,7 @@ def stream(tokenizer: str, length: int) -> dict[str, Any]:
         tokenizer=tokenizer,
         batch_size=BATCH_SIZE,
         sequence_length=length,
-        shuffle_buffer=BUFFER,
+        buffer_size=BUFFER,
         fields=("input_ids", "attention_mask"),
     )
     tokens = sequences = 0

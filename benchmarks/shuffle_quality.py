@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from shardstream.loaders.order.buffer import BufferOrder, geometry_for
-from shardstream.loaders.order.epochs import GlobalOrder, Order, chain
+from shardstream.loaders.order.epochs import GlobalOrder, Order
+from shardstream.shard_format.keys import chain
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
 

@@ -58,7 +58,7 @@ def fill_cache(root: str, manifest: Manifest, cache: Path) -> int:
     store = StoreCache(open_directory(root), manifest, manifest.shards, cache_dir=cache)
     waiting = []
     for shard in manifest.shards:
-        entry = store._entry(shard)
+        entry = store.entry_of(shard)
         waiting += store.request(entry, np.arange(entry.num_units))
     for future in waiting:
         future.result()

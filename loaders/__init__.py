@@ -1,7 +1,7 @@
-"""The JAX side: an exact, elastic, resumable order of batches at the speed of a sequential read.
+"""The JAX side: batches in an exact, elastic, resumable order, at the speed of a sequential read.
 
-JAX, NumPy and shard_format only; neither Beam, datasets nor transformers is imported from here
-(`stream` imports the latter two when it is called).
+It needs JAX, NumPy, PyArrow and shard_format. Beam is never imported from here; `stream` imports
+datasets and transformers when it is called.
 """
 
 from shardstream.loaders.bridges import GrainSource, as_grain, orbax_args

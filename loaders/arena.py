@@ -1,10 +1,10 @@
-"""Memory of arrays that is used again as soon as nobody refers to it.
+"""Memory of arrays that is used again as soon as nothing refers to it.
 
 A batch is megabytes, so malloc maps fresh pages for it and gives them back, and the kernel clears
-each page anew: that cost as much as filling them. An arena keeps such blocks and hands one out
-again when no array stands on it any more. Whoever holds a batch, or a part of it, or a jax.Array
-that the CPU backend laid over it, holds a reference to the block, which is therefore never written
-to again.
+each page anew, which costs as much as filling them. An arena keeps such blocks and hands one out
+again when no array stands on it any more. A batch, a slice of it and a jax.Array that the CPU
+backend laid over it all hold a reference to the block, which is therefore not written to again
+while any of them lives.
 """
 
 import math
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-# The oldest blocks are left to malloc beyond that: who keeps all batches doesn't make us keep more.
+# Beyond that the oldest blocks are left to malloc: a caller who keeps all batches keeps them alone.
 _KEPT_BYTES = 2**27
 _ALIGNMENT = 64  # as XLA wants it to use memory in place
 _LARGEST_WASTE = 4  # a block is taken for no less than a quarter of its size
@@ -52,13 +52,19 @@ class Arena:
         # NumPy makes the block itself the base of all views, however they are made.
         return block[begin : begin + size].view(dtype).reshape(shape)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that is kept, in use or not."""
+        with self._lock:
+            return sum(block.nbytes for block in self._blocks)
+
     def clear(self) -> None:
         """Keeps no memory any more; arrays that were handed out stay valid."""
         with self._lock:
             self._blocks.clear()
 
     def _free_block(self, size: int) -> np.ndarray | None:
-        """Returns a block that fits; nobody else can come to refer to one that is free."""
+        """Returns a block that fits; nothing else can come to refer to one that is free."""
         for index, count in enumerate(_references(self._blocks)):
             held = self._blocks[index].nbytes - _ALIGNMENT
             if count == _FREE and size <= held <= _LARGEST_WASTE * size:

@@ -1,38 +1,71 @@
-"""Ways into Orbax (handlers) and Grain (iterators, sources), which are imported only when used."""
+"""Bridges to Orbax (handlers) and Grain (iterators, sources), which are imported only when used."""
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from shardstream.loaders.arena import Arena
-from shardstream.loaders.fields import make_fields, need_lengths, resolve_fields, widen
-from shardstream.loaders.iterator import Batches
-from shardstream.loaders.options import ReadOptions
+from shardstream.loaders.fields import (
+    Batch,
+    FieldName,
+    FieldSet,
+    make_fields,
+    need_lengths,
+    resolve_fields,
+    widen,
+)
+from shardstream.loaders.iterator import BatchIterator
+from shardstream.loaders.keywords import check_keywords
+from shardstream.loaders.options import BadRecordPolicy, ReadOptions, Split, Verification, pick
+from shardstream.loaders.row_source import RowSource
 from shardstream.loaders.shards.reader import ShardSet
 from shardstream.loaders.state_files import read_state, write_state_now
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
 
+if TYPE_CHECKING:
+    import grain
+    import orbax.checkpoint as ocp
+
+AnyLoader: TypeAlias = BatchIterator[RowSource]
+
+
+class _HasItem(Protocol):
+    """The arguments that Orbax hands over: `Save` or `Restore` of `orbax_args`."""
+
+    item: AnyLoader
+
 
 class LoaderHandler:
     """Orbax (v0) checkpoint handler of a Loader or Mixture; see `orbax_args`."""
 
-    def save(self, directory: Any, item: Batches | None = None, args: Any = None) -> None:
+    def save(
+        self,
+        directory: os.PathLike[str],
+        item: AnyLoader | None = None,
+        args: _HasItem | None = None,
+    ) -> None:
         """Writes the loader's state."""
-        loader = item if item is not None else args.item
+        loader = _loader_of(item, args)
         write_state_now(directory, loader.get_state())
 
-    def restore(self, directory: Any, item: Batches | None = None, args: Any = None) -> Batches:
+    def restore(
+        self,
+        directory: os.PathLike[str],
+        item: AnyLoader | None = None,
+        args: _HasItem | None = None,
+    ) -> AnyLoader:
         """Goes to a saved state, of any number of processes, and starts to read."""
-        loader = item if item is not None else args.item
+        loader = _loader_of(item, args)
         loader.set_state(read_state(directory))
         loader.start_prefetch()
         return loader
 
-    def metadata(self, directory: Any) -> None:
+    def metadata(self, directory: os.PathLike[str]) -> None:
         """Has none."""
 
-    def finalize(self, directory: Any) -> None:
+    def finalize(self, directory: os.PathLike[str]) -> None:
         """Has nothing to do."""
 
     def close(self) -> None:
@@ -42,6 +75,13 @@ class LoaderHandler:
     def typestr(cls) -> str:
         """The name Orbax stores."""
         return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _loader_of(item: AnyLoader | None, args: _HasItem | None) -> AnyLoader:
+    if item is not None:
+        return item
+    assert args is not None
+    return args.item
 
 
 _orbax_args: tuple[type, type] | None = None
@@ -60,29 +100,32 @@ def orbax_args() -> tuple[type, type]:
 
         import orbax.checkpoint as ocp
 
-        @ocp.args.register_with_handler(LoaderHandler, for_save=True)
+        # The handler has Orbax's interface without its base class, which would import Orbax here.
+        handler = cast("type[ocp.CheckpointHandler]", LoaderHandler)
+
+        @ocp.args.register_with_handler(handler, for_save=True)
         @dataclasses.dataclass
         class Save(ocp.args.CheckpointArgs):
             """Saves a loader's state."""
 
-            item: Any
+            item: AnyLoader
 
-        @ocp.args.register_with_handler(LoaderHandler, for_restore=True)
+        @ocp.args.register_with_handler(handler, for_restore=True)
         @dataclasses.dataclass
         class Restore(ocp.args.CheckpointArgs):
             """Restores a loader's state into the loader given."""
 
-            item: Any
+            item: AnyLoader
 
         _orbax_args = Save, Restore
     return _orbax_args
 
 
-def as_grain(loader: Batches) -> Any:
+def as_grain(loader: AnyLoader) -> "grain.DatasetIterator[Batch]":
     """Returns the loader as a `grain.DatasetIterator`.
 
-    Grain's own checkpoint handler, MaxText and whatever else asks for Grain's type then take it;
-    its state is the loader's. The loader must not be iterated beside it.
+    Everything that asks for Grain's type then takes it, such as Grain's own checkpoint handler and
+    MaxText; its state is the loader's. The loader must not be iterated beside it.
     """
     import grain
 
@@ -93,7 +136,7 @@ def as_grain(loader: Batches) -> Any:
             super().__init__()
             self._loader = loader
 
-        def __next__(self) -> dict[str, Any]:
+        def __next__(self) -> Batch:
             return next(self._loader)
 
         def get_state(self) -> dict[str, Any]:
@@ -119,34 +162,47 @@ class GrainSource:
         path: dataset directory.
         split: "train" or "validation".
         fields: as of Loader; token ids are int32.
-        **options: of ReadOptions.
+        max_open_shards: see ReadOptions, as for all that follow.
+        verify: see ReadOptions.
+        on_bad_record: see ReadOptions.
+        bad_record_budget: see ReadOptions.
+        cache_dir: see ReadOptions.
+        cache_bytes: see ReadOptions.
+        store_requests: see ReadOptions.
 
     An item is a sequence: a dictionary of arrays [L].
     """
 
+    @check_keywords("GrainSource")
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
-        split: str = "train",
-        fields: tuple[str, ...] | str = ("tokens",),
-        **options: Any,
+        split: Split = "train",
+        fields: Sequence[FieldName] | FieldName | FieldSet = ("tokens",),
+        max_open_shards: int = 4096,
+        verify: Verification = "size",
+        on_bad_record: BadRecordPolicy = "raise",
+        bad_record_budget: int = 100,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
+        store_requests: int = 16,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
         directory = open_directory(path)
         self._manifest = read_manifest(directory)
-        self._arguments = (path, split, fields, options)
+        self._given = given
         self._fields = resolve_fields(fields)
         self._lengths = need_lengths(self._fields)
         shards = self._manifest.shards_of(split)
-        self._shards = ShardSet(directory, self._manifest, shards, ReadOptions(**options))
+        self._shards = ShardSet(directory, self._manifest, shards, pick(ReadOptions, given))
 
     def __reduce__(self) -> tuple:
-        path, split, fields, options = self._arguments
-        return _grain_source, (path, split, fields, options)
+        return _grain_source, (self._given,)
 
     def __repr__(self) -> str:
         # Grain compares this on restore, so it names the content.
-        _path, split, fields, _ = self._arguments
+        split, fields = self._given["split"], self._given["fields"]
         return f"GrainSource({self._manifest.fingerprint}, split={split!r}, fields={fields!r})"
 
     def __len__(self) -> int:
@@ -173,5 +229,5 @@ class GrainSource:
         return [{name: array[i] for name, array in batch.items()} for i in range(len(records))]
 
 
-def _grain_source(path: Any, split: str, fields: Any, options: dict[str, Any]) -> GrainSource:
-    return GrainSource(path, split=split, fields=fields, **options)
+def _grain_source(given: dict[str, Any]) -> GrainSource:
+    return GrainSource(**given)

@@ -1,20 +1,43 @@
-"""From this host's rows to jax.Arrays: which rows a host needs, and how they get to its devices.
+"""Which rows of a global batch this host needs, and how they get to its devices.
 
 With a sharding, the rows follow from the devices this process addresses: replicated axes give
-several processes the same rows, and each device receives exactly its part. Only single-device
+several processes the same rows, and each device receives exactly its own. Only single-device
 transfers are used, so processes need not keep step here. Token ids travel as narrow as they are
 stored and are widened to int32 on the device.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.fields import widen
+from shardstream.loaders.integers import whole
+from shardstream.loaders.options import Output, TokenDtype
 
 
-class Delivery:
+class Delivery(Protocol):
+    """What `loaders.iterator` asks of a delivery."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64[B], sorted: the rows of the global batch that this host reads."""
+        ...
+
+    def prepare(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the host batch as it waits for `deliver`; called in the prefetching thread."""
+        ...
+
+    def deliver(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Returns the batch that the caller receives; called in the caller's thread."""
+        ...
+
+    def close(self) -> None:
+        """Gives back the memory that was kept for batches to come."""
+        ...
+
+
+class HostDelivery:
     """Puts host batches where the caller wants them.
 
     Args:
@@ -26,6 +49,8 @@ class Delivery:
         process_count: as above.
         output: "jax" or "numpy".
         token_dtype: "int32" or, for NumPy arrays, "stored".
+        travels_narrow: whether token ids are widened to int32 after their transfer rather than
+            before it; None decides by platform.
 
     Attributes:
         rows: int64[B], sorted: the rows of the global batch this host reads.
@@ -36,11 +61,12 @@ class Delivery:
         *,
         batch_size: int,
         sequence_length: int,
-        sharding: jax.sharding.Sharding | None,
-        process_index: int | None,
-        process_count: int | None,
-        output: str,
-        token_dtype: str = "int32",
+        sharding: jax.sharding.Sharding | None = None,
+        process_index: int | None = None,
+        process_count: int | None = None,
+        output: Output = "jax",
+        token_dtype: TokenDtype = "int32",
+        travels_narrow: bool | None = None,
     ) -> None:
         self._sharding = sharding
         self._shape = (batch_size, sequence_length)
@@ -53,8 +79,7 @@ class Delivery:
                 np.concatenate([np.arange(r.start, r.stop) for _, r, _ in self._slices])
             )
         else:
-            index = jax.process_index() if process_index is None else process_index
-            count = jax.process_count() if process_count is None else process_count
+            index, count = _process(process_index, process_count)
             if not 0 <= index < count:
                 raise ValueError(f"process_index is {index}, expected 0 to {count - 1}")
             if batch_size % count:
@@ -66,9 +91,10 @@ class Delivery:
             self.rows = np.arange(index * size, (index + 1) * size)
         # On CPUs a NumPy array becomes a jax.Array as it is; elsewhere narrow ids halve the
         # transfer.
-        is_wide = output == "numpy" or _platform(sharding) == "cpu"
+        if travels_narrow is None:
+            travels_narrow = output == "jax" and _platform(sharding) != "cpu"
         self._arena = Arena()
-        self._is_narrow = token_dtype == "stored" or not is_wide
+        self._is_narrow = token_dtype == "stored" or travels_narrow
 
     def prepare(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the host batch as it should wait for its transfer."""
@@ -80,15 +106,15 @@ class Delivery:
             return batch
         if self._sharding is None:
             return dict(zip(batch, _widen(jax.device_put([*batch.values()])), strict=True))
-        parts, devices = [], []
+        pieces, devices = [], []
         for device, rows, columns in self._slices:
             first = int(np.searchsorted(self.rows, rows.start))
             mine = slice(first, first + rows.stop - rows.start)
-            parts.append([array[mine, columns] for array in batch.values()])
+            pieces.append([array[mine, columns] for array in batch.values()])
             devices.append(device)
         # All fields of all devices by one call, and widened by one call a device: what a call costs
         # in Python comes off the trainer's own time.
-        placed = [_widen(part) for part in jax.device_put(parts, devices)]
+        placed = [_widen(piece) for piece in jax.device_put(pieces, devices)]
         return {
             name: jax.make_array_from_single_device_arrays(self._shape, self._sharding, [*arrays])
             for name, arrays in zip(batch, zip(*placed, strict=True), strict=True)
@@ -99,9 +125,17 @@ class Delivery:
         self._arena.clear()
 
 
+def _process(index: int | None, count: int | None) -> tuple[int, int]:
+    """Returns (process_index, process_count), JAX's own where they aren't given."""
+    return (
+        jax.process_index() if index is None else whole("process_index", index),
+        jax.process_count() if count is None else whole("process_count", count, least=1),
+    )
+
+
 def _device_slices(
     sharding: jax.sharding.Sharding, shape: tuple[int, int]
-) -> list[tuple[jax.Device, slice, slice]]:
+) -> list[tuple[Any, slice, slice]]:
     """Returns (device, rows, columns) of the devices this process addresses.
 
     Raises:
@@ -117,7 +151,7 @@ def _device_slices(
     for device, index in indices.items():
         assert index is not None
         rows, columns = (
-            slice(*part.indices(size)[:2]) for part, size in zip(index, shape, strict=True)
+            slice(*extent.indices(size)[:2]) for extent, size in zip(index, shape, strict=True)
         )
         slices.append((device, rows, columns))
     return slices

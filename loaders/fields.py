@@ -1,4 +1,4 @@
-"""From tokens and document lengths to what a training step asks for, for whole batches at once.
+"""Arrays that a training step asks for, made from tokens and document lengths of whole batches.
 
 Everything follows from the lengths stored with each record, nothing from token values: GPT-2 and
 its kin pad with EOS. Padding is segment 0 and position 0; documents of a sequence count from 1.
@@ -10,11 +10,40 @@ Source: packed-example fields of T5 (Raffel et al. 2020); names as in MaxText an
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from shardstream.loaders.arena import Arena
 
-FIELDS = {
+FieldName = Literal[
+    "tokens",
+    "segment_ids",
+    "positions",
+    "loss_mask",
+    "inputs",
+    "targets",
+    "inputs_position",
+    "inputs_segmentation",
+    "targets_position",
+    "targets_segmentation",
+    "input_ids",
+    "attention_mask",
+    "labels",
+]
+FieldSet = Literal["maxtext", "hf"]
+
+Array: TypeAlias = Any  # a jax.Array, or a numpy.ndarray with output="numpy"
+
+if TYPE_CHECKING:
+
+    class Batch(dict[str, Array]):
+        """A dictionary of arrays by field name; a misspelt name in `batch["..."]` is an error."""
+
+        def __getitem__(self, name: FieldName) -> Array: ...
+else:
+    Batch = dict  # a plain dictionary, since JAX takes subclasses for leaves
+
+FIELDS: dict[FieldName, str] = {
     "tokens": "token ids",
     "segment_ids": "document of each token, from 1; 0 on padding",
     "positions": "place of each token in its document, from 0",
@@ -29,7 +58,7 @@ FIELDS = {
     "attention_mask": "1 on tokens, 0 on padding",
     "labels": "tokens, -100 on padding; transformers' models shift them by themselves",
 }
-FIELD_SETS = {
+FIELD_SETS: dict[str, tuple[FieldName, ...]] = {
     "maxtext": (
         "inputs",
         "inputs_position",
@@ -47,7 +76,7 @@ _MASKS = frozenset(
 _IGNORED_LABEL = -100
 
 
-def resolve_fields(fields: Sequence[str] | str, *, masked: bool = False) -> tuple[str, ...]:
+def resolve_fields(fields: Sequence[str] | str, *, masked: bool = False) -> tuple[FieldName, ...]:
     """Returns the names of fields, a set's name resolved.
 
     Args:
@@ -58,15 +87,14 @@ def resolve_fields(fields: Sequence[str] | str, *, masked: bool = False) -> tupl
         ValueError: an unknown name, or none at all.
     """
     names = FIELD_SETS.get(fields, (fields,)) if isinstance(fields, str) else tuple(fields)
-    unknown = [name for name in names if name not in FIELDS]
-    if unknown or not names:
+    if not names or not set(FIELDS).issuperset(names):
         raise ValueError(
             f"fields are {fields!r}, expected some of {', '.join(FIELDS)}, "
             f"or one of the sets {', '.join(FIELD_SETS)}"
         )
     if masked and not _MASKS.intersection(names):
         names = (*names, "loss_mask")
-    return tuple(dict.fromkeys(names))
+    return cast("tuple[FieldName, ...]", tuple(dict.fromkeys(names)))
 
 
 def need_lengths(fields: Sequence[str]) -> bool:
@@ -78,7 +106,7 @@ def segments(lengths: np.ndarray, sequence_length: int, pad_side: str = "right")
     """Returns int32[N, L], the document of each token, 0 on padding.
 
     Args:
-        lengths: integer[N, S], documents' lengths, zeros behind them.
+        lengths: integer[N, S], documents' lengths, zeros after them.
         sequence_length: L, at least each row's sum.
         pad_side: "left" where tokens stand at the end of the record.
     """

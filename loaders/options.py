@@ -3,13 +3,20 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
-from shardstream.loaders.fields import resolve_fields
+from shardstream.loaders.fields import FieldName, FieldSet, resolve_fields
+from shardstream.loaders.integers import settle_integers
 
-SHUFFLES = ("buffer", "global", "none")
-BAD_RECORD_POLICIES = ("raise", "skip", "substitute")
-VERIFICATIONS = ("size", "sha256")
+Shuffle = Literal["buffer", "global", "none"]
+BadRecordPolicy = Literal["raise", "skip", "substitute"]
+Verification = Literal["size", "sha256"]
+Split = Literal["train", "validation"]
+Output = Literal["jax", "numpy"]
+TokenDtype = Literal["int32", "stored"]
+SHUFFLES: tuple[str, ...] = get_args(Shuffle)
+
+_T = TypeVar("_T")
 
 # The rule of thumb for shuffle buffers is 10 to 100 times the batch.
 _BUFFER_SEQUENCES = 10_000
@@ -33,7 +40,7 @@ class OrderOptions:
     """
 
     batch_size: int
-    shuffle: str = "buffer"
+    shuffle: Shuffle = "buffer"
     buffer_size: int | None = None
     seed: int = 0
     epochs: int | None = 1
@@ -41,13 +48,8 @@ class OrderOptions:
     follow: bool = False
 
     def __post_init__(self) -> None:
-        check_positive("batch_size", self.batch_size)
-        if self.shuffle not in SHUFFLES:
-            raise ValueError(f"shuffle is {self.shuffle!r}, expected one of {', '.join(SHUFFLES)}")
-        if self.buffer_size is not None:
-            check_positive("buffer_size", self.buffer_size)
-        if self.epochs is not None:
-            check_positive("epochs", self.epochs)
+        settle_integers(self, {"batch_size": 1, "buffer_size": 1, "seed": None, "epochs": 1})
+        check_choice("shuffle", self.shuffle, Shuffle)
         if self.follow and self.epochs != 1:
             raise ValueError(
                 f"epochs is {self.epochs} with follow=True, expected 1: a stream that grows has no "
@@ -58,8 +60,6 @@ class OrderOptions:
                 "shuffle is 'global' with follow=True, expected 'buffer' or 'none': a permutation "
                 "of the whole would have to wait for its end"
             )
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed is {self.seed!r}, expected an integer")
 
     @property
     def buffer_sequences(self) -> int:
@@ -75,15 +75,15 @@ class ReadOptions:
 
     Attributes:
         read_threads: reads in flight, outside Python's lock; each takes at most 4 MB. One
-            or two are quickest from the page cache, a cold disk wants more.
+            or two are quickest from the page cache; a cold disk needs more.
         prefetch: batches made ready ahead of the caller.
         max_open_shards: files kept open, at most half of what the system allows; each holds an
             index of about 10 bytes a record.
         verify: "size" compares every shard with the manifest when it is opened; "sha256" reads each
             shard through once before its first use.
-        on_bad_record: what to do about a record that can't be read: "raise"; "skip" leaves its row
+        on_bad_record: what happens with a record that can't be read: "raise"; "skip" leaves its row
             empty (padding, masked); "substitute" puts the next readable record of its shard there.
-        bad_record_budget: different bad records to stand before raising all the same.
+        bad_record_budget: number of different bad records after which one more raises an error.
         stall_secs: a wait for data longer than this is logged with its cause.
         cache_dir: where shards of a store (gs://, s3://) are kept, shared by all processes of a
             host; None for ~/.cache/shardstream.
@@ -95,8 +95,8 @@ class ReadOptions:
     read_threads: int = 2
     prefetch: int = 16
     max_open_shards: int = 4096
-    verify: str = "size"
-    on_bad_record: str = "raise"
+    verify: Verification = "size"
+    on_bad_record: BadRecordPolicy = "raise"
     bad_record_budget: int = 100
     stall_secs: float = 5.0
     cache_dir: str | os.PathLike[str] | None = None
@@ -105,22 +105,13 @@ class ReadOptions:
     follow_timeout_secs: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("read_threads", "prefetch", "max_open_shards", "store_requests"):
-            check_positive(name, getattr(self, name))
-        if self.cache_bytes is not None:
-            check_positive("cache_bytes", self.cache_bytes)
-        if self.verify not in VERIFICATIONS:
-            raise ValueError(f"verify is {self.verify!r}, expected one of {VERIFICATIONS}")
-        if self.on_bad_record not in BAD_RECORD_POLICIES:
-            raise ValueError(
-                f"on_bad_record is {self.on_bad_record!r}, expected one of "
-                f"{', '.join(BAD_RECORD_POLICIES)}"
-            )
-        if self.bad_record_budget < 0 or min(self.stall_secs, self.follow_timeout_secs) <= 0:
-            raise ValueError(
-                "bad_record_budget can't be negative; stall_secs and follow_timeout_secs must be "
-                "positive"
-            )
+        counts = ("read_threads", "prefetch", "max_open_shards", "cache_bytes", "store_requests")
+        settle_integers(self, {**dict.fromkeys(counts, 1), "bad_record_budget": 0})
+        check_choice("verify", self.verify, Verification)
+        check_choice("on_bad_record", self.on_bad_record, BadRecordPolicy)
+        for name in ("stall_secs", "follow_timeout_secs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected more than 0 seconds")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,17 +126,15 @@ class BatchOptions:
             uint32), in NumPy arrays only. Fields that are no token ids stay what they are.
     """
 
-    split: str = "train"
-    fields: tuple[str, ...] | str = ("tokens",)
-    output: str = "jax"
-    token_dtype: str = "int32"
+    split: Split = "train"
+    fields: Sequence[FieldName] | FieldName | FieldSet = ("tokens",)
+    output: Output = "jax"
+    token_dtype: TokenDtype = "int32"
 
     def __post_init__(self) -> None:
         resolve_fields(self.fields)
-        if self.output not in ("jax", "numpy"):
-            raise ValueError(f"output is {self.output!r}, expected 'jax' or 'numpy'")
-        if self.token_dtype not in ("int32", "stored"):
-            raise ValueError(f"token_dtype is {self.token_dtype!r}, expected 'int32' or 'stored'")
+        check_choice("output", self.output, Output)
+        check_choice("token_dtype", self.token_dtype, TokenDtype)
         if self.token_dtype == "stored" and self.output != "numpy":
             raise ValueError(
                 "token_dtype is 'stored' with output='jax', expected output='numpy': ids travel as "
@@ -153,44 +142,21 @@ class BatchOptions:
             )
 
 
-def check_positive(name: str, value: int) -> None:
-    """Raises ValueError where an option isn't an integer of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected an integer of at least 1")
+def check_choice(name: str, value: str, choices: object) -> None:
+    """Raises ValueError where an option is none of the choices, a Literal type."""
+    if value not in get_args(choices):
+        expected = ", ".join(get_args(choices))
+        raise ValueError(f"{name} is {value!r}, expected one of {expected}")
 
 
-def split_options(options: dict) -> tuple[OrderOptions, ReadOptions, BatchOptions]:
-    """Returns the options of each concern from one set of keyword arguments.
-
-    Raises:
-        TypeError: an unknown name; the message lists those there are.
-    """
-    order, read, batch = divide(options, (OrderOptions, ReadOptions, BatchOptions))
-    return order, read, batch
-
-
-def divide(
-    options: Mapping[str, Any], kinds: Sequence[type], *, extra: Sequence[str] = ()
-) -> list[Any]:
-    """Returns one instance of each dataclass, made of the options that bear its fields' names.
+def pick(kind: type[_T], given: Mapping[str, Any]) -> _T:
+    """Returns a dataclass made of the values that bear its fields' names.
 
     Args:
-        options: keyword arguments; a name goes to the first kind that has it.
-        kinds: frozen dataclasses.
-        extra: names that the caller took out before, for the message.
-
-    Raises:
-        TypeError: an unknown name; the message lists those there are.
+        kind: the dataclass.
+        given: arguments by name; those of other concerns are left alone, a field that isn't among
+            them keeps its default.
     """
-    parts = []
-    rest = dict(options)
-    for kind in kinds:
-        names = {field.name for field in dataclasses.fields(kind)} & set(rest)
-        parts.append((kind, {name: rest.pop(name) for name in names}))
-    if rest:
-        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-        raise TypeError(
-            f"unknown loader option {', '.join(sorted(rest))}; options are "
-            f"{', '.join(dict.fromkeys([*known, *extra]))}"
-        )
-    return [kind(**arguments) for kind, arguments in parts]
+    assert dataclasses.is_dataclass(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.name in given]
+    return kind(**{name: given[name] for name in names})

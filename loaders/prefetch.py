@@ -1,20 +1,23 @@
-"""Batches made ahead of the caller by one thread, with an end that leaves nothing behind."""
+"""Batches made ahead of the caller by one thread, which `close` ends without leaving anything."""
 
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Generic, TypeVar
 
 _log = logging.getLogger("shardstream.loaders")
 
 
-class Prefetcher:
+ItemT = TypeVar("ItemT")
+
+
+class Prefetcher(Generic[ItemT]):
     """Runs a generator in a thread, a bounded number of batches ahead.
 
     Args:
-        items: generator of (number of batches, whatever); it is closed in the thread it ran in.
+        items: generator of (number of batches, item); it is closed in the thread it ran in.
         depth: batches to hold; one item more is being made.
         stall_secs: a longer wait is logged, and again each time as much has passed.
         explain: says what is being waited for.
@@ -25,25 +28,25 @@ class Prefetcher:
 
     def __init__(
         self,
-        items: Generator[tuple[int, Any], None, None],
+        items: Generator[tuple[int, ItemT], None, None],
         *,
         depth: int,
         stall_secs: float,
         explain: Callable[[], str],
     ) -> None:
         self._depth, self._stall_secs, self._explain = depth, stall_secs, explain
-        self._ready: deque[tuple[int, Any]] = deque()
+        self._ready: deque[tuple[int, ItemT]] = deque()
         self._num_ready = 0
         self._changed = threading.Condition()
         self._ended = self._closing = False
         self._error: BaseException | None = None
-        # A daemon, so that a caller who forgets close() can still leave the interpreter.
+        # A daemon, so that the interpreter can end without close().
         self._thread = threading.Thread(
             target=self._run, args=(items,), name="shardstream-prefetch", daemon=True
         )
         self._thread.start()
 
-    def _run(self, items: Generator[tuple[int, Any], None, None]) -> None:
+    def _run(self, items: Generator[tuple[int, ItemT], None, None]) -> None:
         try:
             for item in items:
                 with self._changed:
@@ -54,7 +57,7 @@ class Prefetcher:
                         self._changed.wait()
                     if self._closing:
                         return
-        except BaseException as error:  # handed to the caller, whatever it is
+        except BaseException as error:  # of any kind: it is handed to the caller
             self._error = error
         finally:
             items.close()
@@ -62,7 +65,7 @@ class Prefetcher:
                 self._ended = True
                 self._changed.notify_all()
 
-    def get(self) -> tuple[int, Any]:
+    def get(self) -> tuple[int, ItemT]:
         """Returns the next item.
 
         Raises:

@@ -1,12 +1,24 @@
-"""States in checkpoint directories: a small JSON file a process, for any number of readers."""
+"""States in checkpoint directories: one small JSON file a process, for any number of readers."""
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+
+
+@runtime_checkable
+class DirectoryToCome(Protocol):
+    """A checkpoint directory that Orbax v1 creates in the background."""
+
+    async def await_creation(self) -> os.PathLike[str]:
+        """Returns the directory once it is there."""
+        ...
+
+
+StateDirectory = os.PathLike[str] | DirectoryToCome
 
 
 def state_name() -> str:
@@ -19,9 +31,9 @@ def write_state_now(directory: str | os.PathLike[str], state: Mapping[str, Any])
     (Path(os.fspath(directory)) / state_name()).write_text(json.dumps(state, indent=1))
 
 
-async def write_state(directory: Any, state: Mapping[str, Any]) -> None:
+async def write_state(directory: StateDirectory, state: Mapping[str, Any]) -> None:
     """Writes a state into a directory that Orbax v1 is creating."""
-    if hasattr(directory, "await_creation"):
+    if isinstance(directory, DirectoryToCome):
         directory = await directory.await_creation()
     write_state_now(directory, state)
 

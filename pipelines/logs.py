@@ -31,6 +31,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or not record.name.startswith(_REPEATED)
 
 
+_READER = "read_grpc_client_inputs"  # a thread of Beam's worker
 _CHATTERING = ("root", "apache_beam.utils.subprocess_server")
 
 
@@ -54,11 +55,18 @@ def show_chatter() -> None:
 
 
 def set_up_logs(level: int = logging.WARNING) -> None:
-    """Configures logging for a command: warnings and errors, a line each."""
+    """Configures what a command writes to stderr: warnings and errors, a line each."""
+    threading.excepthook = _tell_exception
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
     for handler in logging.getLogger().handlers:
         # Prism's records get their level from its own log after the logger has let them through.
         handler.addFilter(lambda record: record.levelno >= level and _is_news(record))
+
+
+def _tell_exception(raised: threading.ExceptHookArgs) -> None:
+    """Tells of an exception in a thread, but not that Beam's reader found its runner gone."""
+    if raised.thread is None or raised.thread.name != _READER:
+        threading.__excepthook__(raised)
 
 
 def end_logs() -> None:

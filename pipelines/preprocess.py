@@ -28,7 +28,7 @@ def preprocess(options: "PreprocessOptions") -> "Manifest":
         OptionError: an option is wrong; raised before any work.
         transforms.errors.JobError: the job had to stop; its message says why.
     """
-    with borrowed_process():
+    with borrowed_process:
         from shardstream.pipelines.job.build import build
 
         return build(options)
@@ -56,8 +56,10 @@ def _run(argv: Sequence[str], command: str) -> int:
 
         print(describe_plan(options))
         return 0
+    from shardstream.pipelines.job.runners import tell_exceptions_once
     from shardstream.pipelines.job.summary import describe_dataset, describe_stream
 
+    tell_exceptions_once()
     manifest = preprocess(options)
     if manifest.status == "complete":
         print(describe_dataset(manifest, options.output.output))

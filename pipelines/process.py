@@ -5,11 +5,11 @@ first of all, before Arrow and Beam are imported, and keeps what it sets. A call
 process works in `borrowed_process`, which puts back everything that it has changed.
 """
 
-import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 
 from shardstream.pipelines.logs import hide_chatter, show_chatter
 from shardstream.transforms.lean_imports import leave_frameworks_out
@@ -32,20 +32,43 @@ def set_up_process() -> None:
     hide_chatter()
 
 
-@contextlib.contextmanager
-def borrowed_process() -> Iterator[None]:
-    """Sets up what can be put back, and puts it back when the block ends.
+class Lent:
+    """A change of the process that stays while any block is inside, in any thread.
 
-    Allocators stay as they are: they can be chosen only when a process starts.
+    The first block to enter makes the change, and the last one to leave undoes it, so that calls
+    which run side by side, or inside each other, leave nothing behind.
+
+    Args:
+        change: makes the change and returns what undoes it.
     """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change = change
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._undo: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._undo = self._change()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo()
+
+
+def _borrow() -> Callable[[], None]:
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     variables = {name: os.environ.get(name) for name in _VARIABLES}
     hidden = hide_chatter()
     collect_rarely()
     share_the_lock()
-    try:
-        yield
-    finally:
+
+    def give_back() -> None:
         gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
         for name, value in variables.items():
@@ -55,3 +78,10 @@ def borrowed_process() -> Iterator[None]:
                 os.environ[name] = value
         if hidden:
             show_chatter()
+
+    return give_back
+
+
+# Settings of a call inside a user's process. Allocators are not among them: they can be chosen only
+# when a process starts.
+borrowed_process = Lent(_borrow)

@@ -14,34 +14,46 @@ class SourceOptions:
         dataset: hub name, local directory, or a packaged format ("parquet", "json", "csv", "text")
             together with data_files.
         config: configuration (subset) of the dataset.
-        split: split to read.
+        split: split to read; several as in "train+validation", slices as in "train[:10%]".
+        data_dir: directory inside the dataset to read from.
         data_files: paths, URLs or patterns; needed with a packaged format.
         revision: branch, tag or commit; what it points to at the start is pinned.
-        text_column: column that holds the text of a document.
+        text_column: column that holds the text of a document; "meta.text" for a nested one.
         text_template: joins columns instead, e.g. "{title}\n\n{text}".
+        reader_option: settings of the format's reader as NAME=VALUE, e.g. "sep=\t",
+            "encoding=latin-1", "sample_by=paragraph", "field=data".
         skip_documents: documents of the stream to leave out at its start.
         max_documents: documents to read after those, all where None: the first N, like `take(N)`.
+        max_document_mb: MiB of text above which a document is a dead letter.
     """
 
     dataset: str
     config: str | None = None
     split: str = "train"
+    data_dir: str | None = None
     data_files: tuple[str, ...] = ()
     revision: str | None = None
     text_column: str = "text"
     text_template: str | None = None
+    reader_option: tuple[str, ...] = ()
     skip_documents: int = 0
     max_documents: int | None = None
+    max_document_mb: int = 256
 
     def __post_init__(self) -> None:
         if self.skip_documents < 0:
             raise OptionError(f"skip_documents is {self.skip_documents}, expected 0 or more")
         if self.max_documents is not None and self.max_documents < 1:
             raise OptionError(f"max_documents is {self.max_documents}, expected at least 1")
+        if self.max_document_mb < 1:
+            raise OptionError(f"max_document_mb is {self.max_document_mb}, expected at least 1")
         if self.text_template is not None and not template_columns(self.text_template):
             raise OptionError(
                 f"text_template is {self.text_template!r}, expected at least one {{column}}"
             )
+        for option in self.reader_option:
+            if not option.partition("=")[1] or not option.partition("=")[0].isidentifier():
+                raise OptionError(f"reader_option is {option!r}, expected NAME=VALUE, e.g. sep=\\t")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -52,7 +64,7 @@ class SourceOptions:
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
-    """Returns (literal, column) pairs in order; column is None behind a last literal."""
+    """Returns (literal, column) pairs in order; column is None after a last literal."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:

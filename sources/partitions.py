@@ -6,14 +6,20 @@ partition. How a source is split never shows in the output: documents are named 
 file).
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
-import fsspec
-import pyarrow.parquet as pq
-from shardstream.sources.resolve import ReadSpec, SourceFile
+from shardstream.sources.errors import SourceError
+from shardstream.sources.parquet_rows import has_bad_footer, open_parquet, text_bytes_of
+from shardstream.sources.spec import ReadSpec, SourceFile
+
+__all__ = [
+    "DEFAULT_PARTITION_BYTES",
+    "Partition",
+    "list_partitions",
+    "open_parquet",
+    "split_partition",
+]
 
 DEFAULT_PARTITION_BYTES = 64 << 20
 
@@ -62,14 +68,51 @@ def list_partitions(
 
     Parquet footers are opened only where a window needs row counts, and no further than it reaches.
     """
-    if skip_documents == 0 and max_documents is None:
+    if not spec.ranges:
+        yield from _list_window(files, spec, skip_documents, max_documents)
+        return
+    if len(files) < max(end for _, end, _, _ in spec.ranges):
+        raise SourceError(
+            "a sliced split can't grow: expected all of its files at once. Give --split without "
+            "a slice, or no --follow_source."
+        )
+    skip, left = skip_documents, max_documents
+    for number, (begin, end, first_row, end_row) in enumerate(spec.ranges):
+        own = files[begin:end]
+        is_last = number == len(spec.ranges) - 1
+        if is_last or (skip == 0 and left is None):
+            rows = None if end_row is None else max(0, end_row - first_row - skip)
+            take = rows if left is None else left if rows is None else min(left, rows)
+            if take != 0:
+                yield from _list_window(own, spec, first_row + skip, take)
+            continue
+        rows = max(0, min(end_row or 2**62, _num_rows(own, spec)) - first_row)
+        passed = min(skip, rows)
+        take = rows - passed if left is None else min(left, rows - passed)
+        if take:
+            yield from _list_window(own, spec, first_row + passed, take)
+        skip -= passed
+        left = None if left is None else left - take
+        if left == 0:
+            return
+
+
+def _num_rows(files: tuple[SourceFile, ...], spec: ReadSpec) -> int:
+    from shardstream.sources.count import num_rows_of
+
+    return sum(num_rows_of(files, spec))
+
+
+def _list_window(
+    files: tuple[SourceFile, ...], spec: ReadSpec, skip: int, left: int | None
+) -> Iterator[Partition]:
+    if skip == 0 and left is None:
         yield from (Partition(files=(file,)) for file in files)
         return
     if spec.module != "parquet":
         # Nobody knows how many rows a file has before it is read: one reader walks the stream.
-        yield Partition(files=files, skip_documents=skip_documents, max_documents=max_documents)
+        yield Partition(files=files, skip_documents=skip, max_documents=left)
         return
-    skip, left = skip_documents, max_documents
     for file in files:
         with open_parquet(file.url) as parquet:
             rows = parquet.metadata.num_rows
@@ -93,12 +136,20 @@ def list_partitions(
 def split_partition(
     partition: Partition, spec: ReadSpec, partition_bytes: int = DEFAULT_PARTITION_BYTES
 ) -> Iterator[Partition]:
-    """Yields the partitions a coarse one splits into; itself, where the format can't be split."""
+    """Yields the partitions a coarse one splits into; itself, where it can't be split.
+
+    That goes for a parquet file with a damaged footer too: its reader says what is lost.
+    """
     if spec.module != "parquet" or len(partition.files) != 1:
         yield partition
         return
-    with open_parquet(partition.files[0].url) as parquet:
-        groups = _describe_row_groups(parquet.metadata, spec.columns)
+    try:
+        groups = list(_describe_row_groups(partition.files[0].url, spec))
+    except SourceError as error:
+        if partition.is_window or not has_bad_footer(error):
+            raise
+        yield partition
+        return
     window_begin = partition.skip_documents
     window_end = sum(group["rows"] for group in groups)
     if partition.max_documents is not None:
@@ -116,23 +167,15 @@ def split_partition(
         yield _partition_of(partition.files[0], run, window_begin, window_end)
 
 
-def _describe_row_groups(
-    metadata: pq.FileMetaData, columns: tuple[str, ...]
-) -> list[dict[str, int]]:
-    groups, first_row = [], 0
+def _describe_row_groups(url: str, spec: ReadSpec) -> Iterator[dict[str, int]]:
+    with open_parquet(url) as parquet:
+        metadata = parquet.metadata
+    first_row = 0
     for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        text_bytes = sum(
-            group.column(i).total_uncompressed_size
-            for i in range(group.num_columns)
-            if group.column(i).path_in_schema.split(".")[0] in columns
-        )
-        rows = group.num_rows
-        groups.append(
-            {"index": index, "rows": rows, "first_row": first_row, "text_bytes": text_bytes}
-        )
+        rows = metadata.row_group(index).num_rows
+        text_bytes = text_bytes_of(metadata, index, spec)
+        yield {"index": index, "rows": rows, "first_row": first_row, "text_bytes": text_bytes}
         first_row += rows
-    return groups
 
 
 def _partition_of(
@@ -148,29 +191,3 @@ def _partition_of(
         max_documents=None if end == end_row else end - begin,
         text_bytes=sum(group["text_bytes"] for group in run),
     )
-
-
-@contextlib.contextmanager
-def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
-    """Opens a parquet file for exact ranged reads.
-
-    No read-ahead cache: Arrow coalesces the column chunks it wants, and anything fetched beside
-    them would be another column's bytes.
-    """
-    file_system, path = fsspec.core.url_to_fs(url)
-    remote: dict[str, Any] = {} if "file" in _protocols(file_system) else {"cache_type": "none"}
-    with file_system.open(path, "rb", **remote) as stream:
-        try:
-            parquet = pq.ParquetFile(stream, pre_buffer=True)
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"{url}: not a readable parquet file ({error}). Remove it from the data files or "
-                "fetch it again."
-            ) from error
-        with parquet:
-            yield parquet
-
-
-def _protocols(file_system: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    protocol = file_system.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

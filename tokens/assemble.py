@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from shardstream.tokens.arrow_buffers import offsets_of
 from shardstream.tokens.engines.engine import Encoded
 
 
@@ -44,13 +45,6 @@ def add_special_ids(encoded: Encoded, *, bos_id: int | None, eos_id: int | None)
     offsets = encoded.offsets + per_row * np.arange(num_rows + 1, dtype=np.int64)
     ids = np.frombuffer(joined.buffers()[2], dtype)[: int(offsets[-1])]
     return Encoded(ids, offsets)
-
-
-def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Row lengths int[n] to offsets int64[n + 1]."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 def as_binary(encoded: Encoded, token_dtype: np.dtype) -> pa.LargeBinaryArray:

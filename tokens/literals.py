@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from shardstream.tokens.engines.engine import text_bytes, text_offsets
+from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 # Each is a pass over the text; with more, the bytes are compared at once.
 _MAX_BEGINNINGS = 2
@@ -67,8 +67,8 @@ class LiteralSearch:
     def _compare(self, texts: pa.LargeStringArray) -> np.ndarray:
         """Does what rows_with does, comparing the first two bytes of each literal everywhere."""
         found = np.zeros(len(texts), bool)
-        offsets = text_offsets(texts)
-        data = text_bytes(texts)[: offsets[-1]]
+        offsets = value_offsets(texts)
+        data = value_bytes(texts)[: offsets[-1]]
         begins = {needle[:2].tobytes() for needle in self._needles}
         places = {begin: _places_of(data, begin, int(offsets[0])) for begin in begins}
         for needle in self._needles:

@@ -51,7 +51,7 @@ def load_reference(options: TokenizerOptions) -> PreTrainedTokenizerBase:
     except Exception as error:
         place = (
             _code_message(options, error)
-            or _slow_message(error)
+            or _slow_message(name, error)
             or (_directory_message(name) if is_directory else _hub_message(options, error))
         )
         raise TokenizerError(f"tokenizer {options.tokenizer!r}: {place}\nCause: {error}") from error
@@ -77,14 +77,17 @@ def _code_message(options: TokenizerOptions, error: Exception) -> str | None:
     )
 
 
-def _slow_message(error: Exception) -> str | None:
+def _slow_message(name: str, error: Exception) -> str | None:
     """Says which package a slow tokenizer lacks here."""
     text = " ".join(str(cause) for cause in chain_of_causes(error)).lower()
     if not any(word in text for word in ("sentencepiece", "tiktoken", "protobuf")):
         return None
+    models = [path for path in Path(name).glob("*") if path.suffix in (".model", ".tiktoken")]
+    if Path(name).is_dir() and not models:
+        return None
     return (
-        "it has no tokenizer.json, only a SentencePiece or tiktoken model, which needs further "
-        "packages: pip install 'shardstream[sentencepiece]'."
+        "it has no tokenizer.json that transformers can open. If it has a SentencePiece or "
+        "tiktoken model, that needs further packages: pip install 'shardstream[sentencepiece]'."
     )
 
 

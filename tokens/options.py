@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardstream.shard_format.errors import OptionError
+from shardstream.shard_format.messages import require_choice
 from shardstream.tokens.determinism import check_override
 
 ENGINES: Final = ("auto", "gigatoken", "tokenizers", "transformers")
@@ -58,8 +59,8 @@ class TokenizerOptions:
                 "tokenizer: expected a hub name such as 'openai-community/gpt2' or a directory, "
                 f"found {self.tokenizer!r}. Pass --tokenizer."
             )
-        _require_choice("engine", self.engine, ENGINES)
-        _require_choice(
+        require_choice("engine", self.engine, ENGINES)
+        require_choice(
             "special_tokens_in_text", self.special_tokens_in_text, SPECIAL_TOKENS_IN_TEXT
         )
         for text in self.tokenizer_override:
@@ -90,8 +91,3 @@ class TokenizerOptions:
     def split_special_tokens(self) -> bool:
         """The same choice in the word `transformers` uses for it."""
         return self.special_tokens_in_text == "encode"
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 
 class TokenRanges(NamedTuple):
@@ -33,13 +34,8 @@ def ranges_of(documents: pa.LargeBinaryArray) -> TokenRanges:
             f"documents: expected large_binary without nulls, found {documents.type} with "
             f"{documents.null_count} nulls."
         )
-    offsets = np.zeros(1, np.int64)
-    if len(documents):
-        offsets = np.frombuffer(documents.buffers()[1], np.int64)
-        offsets = offsets[documents.offset : documents.offset + len(documents) + 1]
-    buffer = documents.buffers()[2]
-    data = np.zeros(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)
-    return TokenRanges(data, offsets[:-1], offsets[1:])
+    offsets = value_offsets(documents)
+    return TokenRanges(value_bytes(documents), offsets[:-1], offsets[1:])
 
 
 class Gather:

@@ -1,6 +1,5 @@
 """Keeps the documents that could not become tokens: counted, bounded, written with reasons."""
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -43,9 +42,9 @@ def _write_dead_letters(
     partition, groups = group
     letters = sorted((letter for items in groups for letter in items), key=lambda item: item.row)
     name = naming.dead_letters_name(partition)
-    lines = (json.dumps(dataclasses.asdict(letter), ensure_ascii=False) for letter in letters)
+    lines = (json.dumps(letter.as_dict(), ensure_ascii=False) for letter in letters)
     plan.directory.write(name, "".join(f"{line}\n" for line in lines).encode())
-    return name, len(letters)
+    return name, sum(letter.num_rows for letter in letters)
 
 
 class SumCounts(beam.PTransform):

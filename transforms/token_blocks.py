@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from shardstream.sources.read import DeadLetter, TextBlock
+from shardstream.tokens.arrow_buffers import value_nbytes, value_offsets
 from shardstream.tokens.assemble import as_binary
 from shardstream.tokens.encode_around import audited_rows, encode_around
 from shardstream.tokens.engines.engine import Encoded
@@ -68,10 +69,10 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
         documents_read=block.num_read,
         documents_tokenized=len(rows),
         tokens_in=len(encoded.ids),
-        text_bytes=text_nbytes(texts),
+        text_bytes=value_nbytes(texts),
     )
     for letter in dead:
-        counts[f"dead_letters/{letter.reason}"] += 1
+        counts[f"dead_letters/{letter.reason}"] += letter.num_rows
     for name, value in vars(encode_counts).items():
         if isinstance(value, int) and value and name != "documents":
             counts[name] += value
@@ -88,14 +89,6 @@ def to_batch(
     tokens = as_binary(encoded, np.dtype(token_dtype))
     partitions = pa.array(np.full(len(rows), partition, np.int32))
     return pa.RecordBatch.from_arrays([partitions, pa.array(rows), tokens], schema=SCHEMA)
-
-
-def text_nbytes(texts: pa.LargeStringArray) -> int:
-    """Returns the UTF-8 bytes of all texts."""
-    if len(texts) == 0:
-        return 0
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)
-    return int(offsets[texts.offset + len(texts)] - offsets[texts.offset])
 
 
 def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:
@@ -116,7 +109,4 @@ def join_blocks(blocks: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
 
 def document_lengths(tokens: pa.LargeBinaryArray, plan: BuildPlan) -> np.ndarray:
     """Returns int64[n], the tokens of each document."""
-    if len(tokens) == 0:
-        return np.zeros(0, np.int64)
-    offsets = np.frombuffer(tokens.buffers()[1], np.int64)[tokens.offset :][: len(tokens) + 1]
-    return np.diff(offsets) // np.dtype(plan.tokenizer_facts.token_dtype).itemsize
+    return np.diff(value_offsets(tokens)) // np.dtype(plan.tokenizer_facts.token_dtype).itemsize

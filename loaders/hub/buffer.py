@@ -1,13 +1,13 @@
-"""Sequences waiting for their turn: a rolling shuffle whose order is known without its content.
+"""Holds sequences until their turn: a rolling shuffle whose order is known without its content.
 
-Each sequence comes out once every sequence that could come before it has been read. Half of the
-window is held on average, since delays are uniform; never more than all of it and a unit.
+Each sequence comes out once every sequence that could come before it has been read. Since delays
+are uniform, half of the window is held on average, and never more than all of it and one unit.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.shards.rows import Rows
 
 _FIRST_SLOTS = 1024
@@ -33,7 +33,7 @@ class RollingBuffer:
 
     def __init__(
         self,
-        order: EpochOrder,
+        order: ShareOrder,
         first_number: int,
         *,
         sequence_length: int,
@@ -58,7 +58,7 @@ class RollingBuffer:
 
         Args:
             tokens: of the sequences.
-            lengths: of their documents, zeros behind them.
+            lengths: of their documents, zeros after them.
             unit: what they were read with; not smaller than the last one.
         """
         count = len(tokens)
@@ -72,10 +72,10 @@ class RollingBuffer:
         self._unit = np.concatenate([self._unit, np.full(count, unit)])
 
     def draw(self, *, is_last: bool = False) -> Drawn | None:
-        """Returns the sequences whose turn it is, None where there are none.
+        """Returns the sequences that are due, None where there are none.
 
         Args:
-            is_last: nothing will be added, so it is everyone's turn.
+            is_last: nothing will be added, so every sequence is due.
         """
         if is_last:
             due = np.ones(len(self._turn), bool)

@@ -13,8 +13,6 @@ recently used entry of an epoch is. So room is made from other keys' entries onl
 more, what is there stays, and the rest is fetched again.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -22,19 +20,23 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _log = logging.getLogger("shardstream.loaders")
 
 _ENTRY_NAME = re.compile(r"\d{6}-\d{6,}\.arrow")
 _KEY_NAME = re.compile(r"[0-9a-f]{32}")
+_LOCK_POLL_SECS = 0.01
 _SCHEMA = pa.schema([("row", pa.int64()), ("tokens", pa.large_binary())])
 
 
-class TokenBlock(NamedTuple):
+class TokenizedRows(NamedTuple):
     """Rows `first_row` to `end_row` - 1 of a file: documents `rows` (int64[n]) and their tokens.
 
     `dead` holds the rows that could not become tokens, by reason.
@@ -46,7 +48,7 @@ class TokenBlock(NamedTuple):
     tokens: pa.LargeBinaryArray
     dead: dict[str, list[int]]
 
-    def part(self, begin: int, end: int | None) -> "TokenBlock":
+    def between(self, begin: int, end: int | None) -> "TokenizedRows":
         """Returns the rows from begin to end - 1 (None: all that follow) that are in this block."""
         first, last = max(begin, self.first_row), self.end_row
         last = last if end is None else max(first, min(end, last))
@@ -57,13 +59,13 @@ class TokenBlock(NamedTuple):
             reason: [row for row in rows if first <= row < last]
             for reason, rows in self.dead.items()
         }
-        return TokenBlock(first, last, self.rows[start:stop], self.tokens[start:stop], dead)
+        return TokenizedRows(first, last, self.rows[start:stop], self.tokens[start:stop], dead)
 
 
 class Entry(NamedTuple):
     """A segment of a file as tokens; `is_last` where the file ends with it."""
 
-    blocks: list[TokenBlock]
+    blocks: list[TokenizedRows]
     is_last: bool
 
 
@@ -84,7 +86,8 @@ class TokenCache:
         self._limit = limit_bytes
         self._is_full = False
         self._own.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        self._lock = _lock_of(self._root / "lock")
+        with self._lock:
             found = {path: path.stat() for path in self._entries()}
             usage = sum(status.st_size for status in found.values())
             self._set_usage(self._make_room(usage, 0, own_too=True))
@@ -130,7 +133,7 @@ class TokenCache:
     def publish(self, temporary: Path, target: Path) -> bool:
         """Gives a file its name, room permitting; called by EntryWriter."""
         size = temporary.stat().st_size
-        with self._locked():
+        with self._lock:
             usage = self._make_room(self._usage(), size, own_too=False)
             if usage + size > self._limit:
                 if not self._is_full:
@@ -169,12 +172,6 @@ class TokenCache:
     def _path(self, file: int, segment: int) -> Path:
         return self._own / f"{file:06d}-{segment:06d}.arrow"
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self._root / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def _usage(self) -> int:
         try:
             return int(json.loads((self._root / "usage.json").read_text())["bytes"])
@@ -194,7 +191,7 @@ class EntryWriter:
         self._file = pa.OSFile(os.fspath(self._temporary), "wb")
         self._writer = pa.ipc.new_file(self._file, _SCHEMA)
 
-    def add(self, block: TokenBlock) -> None:
+    def add(self, block: TokenizedRows) -> None:
         """Writes the next rows."""
         batch = pa.RecordBatch.from_arrays([pa.array(block.rows), block.tokens], schema=_SCHEMA)
         metadata = {
@@ -218,14 +215,21 @@ class EntryWriter:
         self._temporary.unlink(missing_ok=True)
 
 
-def _block(batch: pa.RecordBatch, metadata: Mapping[bytes, bytes]) -> TokenBlock:
-    return TokenBlock(
+def _block(batch: pa.RecordBatch, metadata: Mapping[bytes, bytes]) -> TokenizedRows:
+    return TokenizedRows(
         int(metadata[b"first_row"]),
         int(metadata[b"end_row"]),
         batch["row"].to_numpy(),
         batch["tokens"],
         json.loads(metadata[b"dead"]),
     )
+
+
+def _lock_of(path: Path) -> "BaseFileLock":
+    """Returns a lock between all threads and processes that use a file."""
+    from filelock import FileLock  # of the extra [hub], as datasets
+
+    return FileLock(path, poll_interval=_LOCK_POLL_SECS)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -235,7 +239,7 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Returns a file's content, None where it is missing or broken."""
     try:
         return json.loads(path.read_text())

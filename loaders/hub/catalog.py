@@ -1,7 +1,7 @@
-"""What there is to read: the source pinned, split into partitions, and where row groups begin.
+"""What there is to read: the pinned source, its partitions, and where row groups begin.
 
-A dataset of few files is split into runs of row groups, so that lanes have enough to draw from; one
-of many files is read a file a lane, and no footer is opened before its turn.
+A dataset of few files is split into runs of row groups, so that lanes have enough to draw from. In
+one of many files a lane reads a whole file, and no footer is opened before its turn.
 
 With a cache, what was found at a hub commit is kept, and later runs do not ask the hub: a run that
 names no revision goes on with the commit that the first one pinned.
@@ -100,13 +100,13 @@ def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list[
     if len(coarse) >= lanes * _FILES_PER_LANE:
         return coarse
 
-    def split(part: "Partition") -> list["Partition"]:
+    def split(whole: "Partition") -> list["Partition"]:
         return retry.call(
-            part.files[0].url, lambda: list(split_partition(part, spec, _PARTITION_BYTES))
+            whole.files[0].url, lambda: list(split_partition(whole, spec, _PARTITION_BYTES))
         )
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        return [partition for parts in pool.map(split, coarse) for partition in parts]
+        return [partition for smaller in pool.map(split, coarse) for partition in smaller]
 
 
 class RowGroups:
@@ -165,9 +165,13 @@ def _from_json(values: dict[str, Any]) -> Catalog:
 
     kept = values["source"]
     files = tuple(SourceFile(**file) for file in kept["files"])
-    options = dict(kept["options"], data_files=tuple(kept["options"]["data_files"]))
-    spec = dict(kept["read_spec"], columns=tuple(kept["read_spec"]["columns"]))
-    spec["config"] = tuple((name, value) for name, value in spec["config"])
+    lists = ("data_files", "reader_option")
+    options = {k: tuple(v) if k in lists else v for k, v in kept["options"].items()}
+    spec = dict(kept["read_spec"])
+    for name in ("columns", "kinds"):
+        spec[name] = tuple(spec.get(name, ()))
+    for name in ("config", "paths", "ranges"):
+        spec[name] = tuple(tuple(items) for items in spec.get(name, ()))
     source = Source(
         options=SourceOptions(**options),
         commit=kept["commit"],

@@ -1,7 +1,7 @@
-"""A partition's documents as tokens, from any row on: from the cache where it has them.
+"""A partition's documents as tokens, from any row on, out of the cache where it has them.
 
-A file is kept by segments, the row groups of parquet, else runs of a fixed number of rows. What is
-fetched is fetched from a segment's beginning, so that it can be kept whole.
+A file is kept by segments: the row groups of parquet files, and runs of a fixed number of rows of
+other files. Fetching starts at a segment's beginning, so that the segment can be kept whole.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from shardstream.loaders.hub.cache import EntryWriter, TokenBlock, TokenCache
+from shardstream.loaders.hub.cache import EntryWriter, TokenCache, TokenizedRows
 from shardstream.loaders.hub.fetch import Fetcher
 from shardstream.loaders.hub.units import Documents
 
@@ -36,7 +36,7 @@ class DocumentReader:
         self._itemsize = np.dtype(fetcher.tokenizer.token_dtype).itemsize
 
     def documents(self, partition: "Partition", passed: int) -> Iterator[Documents]:
-        """Yields the documents of a partition behind its first `passed` rows, in order.
+        """Yields the documents of a partition after its first `passed` rows, in order.
 
         Raises:
             StreamError: a read keeps failing.
@@ -51,34 +51,34 @@ class DocumentReader:
                 self._count(block)
                 yield Documents(block.tokens, block.rows + 1 - origin)
 
-    def _count(self, block: TokenBlock) -> None:
+    def _count(self, block: TokenizedRows) -> None:
         counts = {"documents": len(block.rows), "tokens": _nbytes(block.tokens) // self._itemsize}
         dead = {f"dead_letters/{reason}": len(rows) for reason, rows in block.dead.items() if rows}
         self._fetcher.counts.add(counts | dead)
 
     def _kept_or_fetched(
         self, partition: "Partition", passed: int, origin: int, cache: TokenCache
-    ) -> Generator[TokenBlock, None, None]:
+    ) -> Generator[TokenizedRows, None, None]:
         file = partition.files[0]
         row, end = origin + passed, self._end_row(partition, origin)
         while end is None or row < end:
             entry = cache.find(file.index, self._segment_of(file, row))
             if entry is None:
-                behind = yield from self._fetch_and_keep(partition, row, end, cache)
-                if behind is None:
+                after = yield from self._fetch_and_keep(partition, row, end, cache)
+                if after is None:
                     return
-                row = behind
+                row = after
                 continue
             for block in entry.blocks:
                 if block.end_row > row:
-                    yield block.part(row, end)
+                    yield block.between(row, end)
                     row = block.end_row
             if entry.is_last:
                 return
 
     def _fetch_and_keep(
         self, partition: "Partition", row: int, end: int | None, cache: TokenCache
-    ) -> Generator[TokenBlock, None, int | None]:
+    ) -> Generator[TokenizedRows, None, int | None]:
         """Yields a file from a row on, up to the next segment that the cache has.
 
         Returns:
@@ -96,7 +96,7 @@ class DocumentReader:
                 if writer:
                     writer.add(block)
                 if block.end_row > row:
-                    yield block.part(row, end)
+                    yield block.between(row, end)
                     row = block.end_row
                 if block.end_row == stop:
                     if writer:
@@ -120,7 +120,7 @@ class DocumentReader:
                 writer.abandon()
 
     def _end_row(self, partition: "Partition", origin: int) -> int | None:
-        """Returns the row behind the partition's last, None where only reading tells."""
+        """Returns the row after the partition's last, None where only reading tells."""
         if partition.max_documents is not None:
             return origin + partition.max_documents
         if not self._fetcher.can_seek:
@@ -134,7 +134,7 @@ class DocumentReader:
         return int(np.searchsorted(self._fetcher.first_rows(file), row, side="right")) - 1
 
     def _rows_of(self, file: "SourceFile", segment: int) -> tuple[int, int]:
-        """Returns the first row of a segment and the one behind its last."""
+        """Returns the first row of a segment and the one after its last."""
         if not self._fetcher.can_seek:
             return segment * _ROWS_PER_SEGMENT, (segment + 1) * _ROWS_PER_SEGMENT
         first_rows = self._fetcher.first_rows(file)

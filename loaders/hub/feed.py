@@ -1,8 +1,8 @@
 """Units of several partitions in turn, read ahead by threads.
 
-Lanes take turns; one whose partition is at its end takes the epoch's next partition, in that very
-turn. So which unit comes when depends on the documents alone. Each lane that was opened has a unit
-made ahead, and the next partitions are opened before a lane is free for them.
+Lanes take turns. One whose partition is at its end takes the epoch's next partition in that very
+turn, so which unit comes when depends on the documents alone. Each lane that was opened has one
+unit made ahead, and the next partitions are opened before a lane is free for them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Checkpoint:
     Attributes:
         sequences: handed over so far in this epoch.
         lanes: for each lane (place in the epoch's order, rows of that partition passed), None
-            behind the last partition.
+            after the last partition.
         next_place: the place that is taken next.
         turn: of the lane that is asked next.
     """

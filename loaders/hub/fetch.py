@@ -1,6 +1,6 @@
-"""A partition's documents from the network as tokens, each once, whatever the network does.
+"""A partition's documents from the network as tokens, each once in spite of network faults.
 
-A read that fails is taken up again behind the last document delivered; one that goes on failing
+A read that fails is taken up again after the last document delivered; one that goes on failing
 raises with the file, the row and what was tried. Rows are read by `sources.read`, ids are made by
 `tokens`: the same code as the pipeline's.
 """
@@ -10,10 +10,10 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from shardstream.loaders.hub.cache import TokenBlock
+from shardstream.loaders.hub.cache import TokenizedRows
 from shardstream.loaders.hub.catalog import RowGroups
 from shardstream.loaders.hub.options import FetchOptions
 from shardstream.loaders.hub.retry import Retry, Stopped, StreamError
@@ -79,7 +79,7 @@ class Fetcher:
 
     def fetch(
         self, partition: "Partition", passed: int, origin: int
-    ) -> Generator[TokenBlock, None, None]:
+    ) -> Generator[TokenizedRows, None, None]:
         """Yields what follows the first `passed` rows of a partition.
 
         Args:
@@ -95,8 +95,8 @@ class Fetcher:
 
         retry, failed = Retry(self.options, self.stopping), 0
         while (rest := self._rest_of(partition, passed)) is not None:
-            blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes)
-            with contextlib.closing(blocks):
+            blocks = read_blocks(rest, self.spec, block_bytes=self.block_bytes, keep_going=False)
+            with contextlib.closing(cast("Generator[TextBlock, None, None]", blocks)):
                 try:
                     while (text := self._next(blocks, partition, origin + passed)) is not None:
                         block = self._tokenize(text, origin + passed)
@@ -149,14 +149,15 @@ class Fetcher:
             max_documents=most,
         )
 
-    def _tokenize(self, text: "TextBlock", first_row: int) -> TokenBlock:
+    def _tokenize(self, text: "TextBlock", first_row: int) -> TokenizedRows:
         from shardstream.tokens.assemble import as_binary
         from shardstream.tokens.encode_around import audited_rows, encode_around
 
         tokenizer, rows = self.tokenizer, text.rows
         dead: dict[str, list[int]] = {}
         for letter in text.dead_letters:
-            dead.setdefault(letter.reason, []).append(letter.row)
+            lost = range(letter.row, letter.row + letter.num_rows)
+            dead.setdefault(letter.reason, []).extend(lost)
         audit = audited_rows(tokenizer, seed=self.seed, partition=text.partition, rows=rows)
         with self.encoding:
             encoded, _, keep, errors = encode_around(tokenizer, text.texts, audit)
@@ -167,7 +168,7 @@ class Fetcher:
         shift = first_row - _first_of(text)
         dead = {reason: [row + shift for row in found] for reason, found in dead.items()}
         tokens = as_binary(encoded, np.dtype(tokenizer.token_dtype))
-        return TokenBlock(first_row, first_row + text.num_read, rows + shift, tokens, dead)
+        return TokenizedRows(first_row, first_row + text.num_read, rows + shift, tokens, dead)
 
     @contextlib.contextmanager
     def _note(self, text: str) -> Iterator[None]:

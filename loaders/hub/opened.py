@@ -1,4 +1,4 @@
-"""A stream opened: tokenizer, source, cache, what identifies them, and the plan of each share."""
+"""An open stream: tokenizer, source, cache, the fingerprint of all three, and each share's plan."""
 
 import contextlib
 import dataclasses
@@ -16,8 +16,8 @@ from shardstream.loaders.hub.cache import TokenCache
 from shardstream.loaders.hub.catalog import Catalog, RowGroups, open_catalog
 from shardstream.loaders.hub.documents import DocumentReader
 from shardstream.loaders.hub.fetch import Counts, Fetcher
-from shardstream.loaders.hub.options import StreamOptions
-from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.options import HubStreamOptions
+from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.hub.share import SharePlan
 from shardstream.loaders.hub.units import UNIT_SEQUENCES, Packer, Unit
 from shardstream.shard_format.record import token_dtype_for
@@ -45,7 +45,7 @@ class Opened:
         fingerprint: of everything that determines the sequences.
     """
 
-    options: StreamOptions
+    options: HubStreamOptions
     shares: int
     tokenizer: "Tokenizer"
     catalog: Catalog
@@ -57,7 +57,7 @@ class Opened:
     def lanes_per_share(self) -> int:
         """Partitions that a share reads side by side."""
         order = self.options.order
-        return 1 if order.shuffle_buffer == 0 else max(1, order.lanes // self.shares)
+        return 1 if order.buffer_size == 0 else max(1, order.lanes // self.shares)
 
     @property
     def rows_per_share(self) -> int:
@@ -108,12 +108,12 @@ class Opened:
 
         return SharePlan(
             order_of=functools.partial(
-                EpochOrder,
+                ShareOrder,
                 key=int(hash_of([self.fingerprint, order.seed])[:16], 16),
                 share=share,
                 shares=self.shares,
                 num_partitions=len(partitions),
-                window=order.shuffle_buffer and max(1, order.shuffle_buffer // self.shares),
+                window=order.buffer_size and max(1, order.buffer_size // self.shares),
             ),
             units_of=units_of,
             lanes=self.lanes_per_share,
@@ -127,7 +127,7 @@ class Opened:
         )
 
 
-def open_stream(options: StreamOptions, shares: int) -> Opened:
+def open_stream(options: HubStreamOptions, shares: int) -> Opened:
     """Opens tokenizer, source and cache.
 
     Raises:
@@ -160,7 +160,7 @@ def open_stream(options: StreamOptions, shares: int) -> Opened:
     )
 
 
-def hash_of(value: Any) -> str:
+def hash_of(value: object) -> str:
     """Returns 32 hex digits that depend on a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -182,7 +182,7 @@ def _kept_tokenizer(options: TokenizerOptions, cache_dir: Path | None) -> Tokeni
 
 
 def _token_identity(
-    options: StreamOptions, catalog: Catalog, tokenizer: "Tokenizer"
+    options: HubStreamOptions, catalog: Catalog, tokenizer: "Tokenizer"
 ) -> dict[str, Any]:
     """Returns what determines the tokens of each document."""
     return {

@@ -2,34 +2,43 @@
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
-from shardstream.loaders.options import BatchOptions, check_positive, divide
+from shardstream.loaders.integers import settle_integers, whole
+from shardstream.loaders.options import BatchOptions, pick
 from shardstream.sources.options import SourceOptions
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.packing.options import PackingOptions
 
-_RENAMED = {"tokenizer_revision": "revision"}  # the source's revision has the name already
+Engine = Literal["auto", "gigatoken", "tokenizers", "transformers"]
+SpecialTokens = Literal["encode", "parse"]
+PackingName = Literal["concat", "pad", "best_fit", "none"]
+Truncation = Literal["auto", "cut", "split", "drop"]
+PadSide = Literal["right", "left"]
+
+# Integers of options that other rooms check: they are ints by then.
+_INTEGERS = ("skip_documents", "max_documents", "audit_every", "sequence_length")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamOrderOptions:
+class HubOrderOptions:
     """What the order of batches depends on, besides documents, tokenizer and packing.
 
     Attributes:
         batch_size: sequences of the global batch, over all hosts together.
-        shuffle_buffer: each sequence is put off by a random number of sequences below this; over
+        buffer_size: each sequence is put off by a random number of sequences below this; over
             all hosts together. 0 keeps the order of the source.
         seed: of the shuffle; any integer.
         epochs: passes over the source, None for no end.
         drop_remainder: leave out the last, partial batch of each epoch; False pads and masks it.
         lanes: partitions read side by side, over all hosts together.
-        shares: parts of equal size that each batch is made of, each read from partitions of its
+        shares: of equal size, that each batch is made of; each is read from partitions of its
             own. Hosts divide the shares, and so the work. None takes one for each process.
     """
 
     batch_size: int
-    shuffle_buffer: int = 10_000
+    buffer_size: int = 10_000
     seed: int = 0
     epochs: int | None = 1
     drop_remainder: bool = True
@@ -37,17 +46,12 @@ class StreamOrderOptions:
     shares: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "lanes"):
-            check_positive(name, getattr(self, name))
-        for name in ("epochs", "shares"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-        if not isinstance(self.shuffle_buffer, int) or not 0 <= self.shuffle_buffer < 2**31:
+        counts = dict.fromkeys(("batch_size", "epochs", "lanes", "shares"), 1)
+        settle_integers(self, {**counts, "buffer_size": 0, "seed": None})
+        if self.buffer_size >= 2**31:
             raise ValueError(
-                f"shuffle_buffer is {self.shuffle_buffer!r}, expected 0 to 2**31 - 1 sequences"
+                f"buffer_size is {self.buffer_size}, expected 0 to 2**31 - 1 sequences"
             )
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed is {self.seed!r}, expected an integer")
         if self.shares is not None and self.batch_size % self.shares:
             raise ValueError(
                 f"batch_size is {self.batch_size}, expected a multiple of shares={self.shares}: "
@@ -61,7 +65,7 @@ class FetchOptions:
 
     Attributes:
         prefetch: batches made ready ahead of the caller.
-        threads: documents are tokenized by so many threads at once; None takes the cores there are.
+        threads: number of threads that tokenize at once; None takes the number of cores.
         retries: attempts in a row that bring no document before a failed read raises.
         retry_secs: wait before the first of them, doubled each time, 60 s at most; a server's
             Retry-After counts where it is longer.
@@ -79,13 +83,11 @@ class FetchOptions:
     stall_secs: float = 5.0
 
     def __post_init__(self) -> None:
-        check_positive("prefetch", self.prefetch)
-        if self.threads is not None:
-            check_positive("threads", self.threads)
-        if self.retries < 0 or self.retry_secs < 0 or self.cache_bytes < 0 or self.stall_secs <= 0:
-            raise ValueError(
-                "retries, retry_secs and cache_bytes can't be negative, stall_secs must be positive"
-            )
+        settle_integers(self, {"prefetch": 1, "threads": 1, "retries": 0, "cache_bytes": 0})
+        if not self.retry_secs >= 0:
+            raise ValueError(f"retry_secs is {self.retry_secs!r}, expected 0 seconds or more")
+        if not self.stall_secs > 0:
+            raise ValueError(f"stall_secs is {self.stall_secs!r}, expected more than 0 seconds")
 
     @property
     def num_threads(self) -> int:
@@ -98,42 +100,42 @@ class FetchOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamOptions:
-    """Everything a stream is asked for, a dataclass a concern."""
+class HubStreamOptions:
+    """Everything a stream is asked for, one dataclass for each concern."""
 
     source: SourceOptions
     tokenizer: TokenizerOptions
     packing: PackingOptions
-    order: StreamOrderOptions
+    order: HubOrderOptions
     fetch: FetchOptions
     batch: BatchOptions
 
 
-def stream_options(dataset: str, tokenizer: str, options: dict[str, Any]) -> StreamOptions:
-    """Returns the options of each concern from one set of keyword arguments.
+def hub_stream_options(given: Mapping[str, Any]) -> HubStreamOptions:
+    """Returns the options of each concern from the arguments of `stream`, by name.
 
     Raises:
-        TypeError: an unknown name; the message lists those there are.
         ValueError: an option is wrong.
     """
-    rest = dict(options, dataset=dataset)
-    if isinstance(rest.get("data_files"), str):
-        rest["data_files"] = (rest["data_files"],)
-    elif rest.get("data_files") is not None:
-        rest["data_files"] = tuple(map(str, rest["data_files"]))
-    of_tokenizer = {"tokenizer": tokenizer}
-    names = {field.name for field in dataclasses.fields(TokenizerOptions)} - {"revision"}
-    for name in [*names, *_RENAMED]:
-        if name in rest:
-            of_tokenizer[_RENAMED.get(name, name)] = rest.pop(name)
-    kinds = (SourceOptions, PackingOptions, StreamOrderOptions, FetchOptions, BatchOptions)
-    extra = sorted([*names - {"tokenizer"}, *_RENAMED])
-    source, packing, order, fetch, batch = divide(rest, kinds, extra=extra)
-    return StreamOptions(
-        source=source,
-        tokenizer=TokenizerOptions(**of_tokenizer),
-        packing=packing,
-        order=order,
-        fetch=fetch,
-        batch=batch,
+    values = dict(given, data_files=_as_names(given["data_files"]))
+    for name in _INTEGERS:
+        if values[name] is not None:
+            values[name] = whole(name, values[name])
+    of_tokenizer = values | {"revision": values["tokenizer_revision"]}
+    return HubStreamOptions(
+        source=pick(SourceOptions, values),
+        tokenizer=pick(TokenizerOptions, of_tokenizer),
+        packing=pick(PackingOptions, values),
+        order=pick(HubOrderOptions, values),
+        fetch=pick(FetchOptions, values),
+        batch=pick(BatchOptions, values | {"split": "train"}),
     )
+
+
+def _as_names(
+    files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
+) -> tuple[str, ...]:
+    """Returns data_files as SourceOptions has them, of one path or several."""
+    if isinstance(files, str | os.PathLike):
+        return (os.fspath(files),)
+    return tuple(os.fspath(file) for file in files or ())

@@ -5,22 +5,21 @@ so neither threads nor a NumPy release can change the order.
 """
 
 import numpy as np
-from shardstream.loaders.order.epochs import chain
-from shardstream.shard_format.keys import mix64, permutation
+from shardstream.shard_format.keys import chain, mix64, permutation
 
 _PARTITIONS, _DELAYS = 1, 2  # independent hashes for the two purposes
 _FRACTION_BITS = 20
 _32 = np.uint64(32)
 
 
-class EpochOrder:
+class ShareOrder:
     """The order of one share in one epoch.
 
     Args:
         epoch: from 0.
         key: hash of everything the documents and the options determine, and the seed.
         share: of `shares`.
-        shares: parts that batches are made of.
+        shares: that batches are made of.
         num_partitions: of the source.
         window: sequences that the share shuffles together; 0 keeps the order of the source.
     """

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from shardstream.loaders.hub.buffer import Drawn, RollingBuffer
 from shardstream.loaders.hub.feed import Checkpoint, feed
-from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.hub.units import Unit
 from shardstream.loaders.shards.rows import Rows
 
@@ -38,8 +38,8 @@ class Position:
     @classmethod
     def from_json(cls, values: list[Any]) -> "Position":
         """The inverse of `to_json`."""
-        *numbers, kept = values
-        return cls(*numbers, Checkpoint.from_json(kept) if kept else None)
+        step, epoch, first_step, kept = values
+        return cls(step, epoch, first_step, Checkpoint.from_json(kept) if kept else None)
 
 
 START = Position(0, 0, 0, None)
@@ -51,7 +51,7 @@ class SharePlan:
 
     Attributes:
         order_of: the order of an epoch.
-        units_of: units of a partition of the source behind its first rows.
+        units_of: units of a partition of the source after its first rows.
         lanes: partitions read side by side.
         rows_per_step: of each batch.
         epochs: None for no end.
@@ -62,7 +62,7 @@ class SharePlan:
         pad_id: fills empty rows.
     """
 
-    order_of: Callable[[int], EpochOrder]
+    order_of: Callable[[int], ShareOrder]
     units_of: Callable[[int, int], Iterator[Unit]]
     lanes: int
     rows_per_step: int
@@ -100,9 +100,9 @@ def share_steps(
     while plan.epochs is None or epoch < plan.epochs:
         drawn = _draw_epoch(plan, epoch, checkpoint, executor)
         skipped = (step - first_step) * plan.rows_per_step
-        skipped -= checkpoint.sequences if checkpoint else 0
-        for position_of, count, rows in _in_steps(plan, drawn, skipped, max_steps):
-            yield Steps(Position(step, epoch, first_step, position_of), count, rows)
+        skipped -= 0 if checkpoint is None else checkpoint.sequences
+        for at, count, rows in _in_steps(plan, drawn, skipped, max_steps):
+            yield Steps(Position(step, epoch, first_step, at), count, rows)
             step += count
         if step == first_step:
             raise ValueError(
@@ -119,17 +119,17 @@ def _draw_epoch(
     """Yields sequences in their order, each time with a checkpoint from which they can be made."""
     order = plan.order_of(epoch)
     places = order.partitions
-    start = start or Checkpoint.start(plan.lanes, len(places))
+    begin = Checkpoint.start(plan.lanes, len(places)) if start is None else start
     buffer = RollingBuffer(
         order,
-        start.sequences,
+        begin.sequences,
         sequence_length=plan.sequence_length,
         token_dtype=plan.token_dtype,
         lengths_dtype=plan.lengths_dtype,
     )
     held: deque[tuple[int, Checkpoint]] = deque()
     units = feed(
-        lambda place, passed: plan.units_of(places[place], passed), len(places), start, executor
+        lambda place, passed: plan.units_of(places[place], passed), len(places), begin, executor
     )
     for number, (unit, checkpoint) in enumerate(units):
         held.append((number, checkpoint))
@@ -158,7 +158,7 @@ def _in_steps(
         skipped -= dropped
         if dropped == len(rows.tokens):
             continue
-        waiting.append((checkpoint, rows.part(dropped, len(rows.tokens))))
+        waiting.append((checkpoint, rows.slice(dropped, len(rows.tokens))))
         count += len(rows.tokens) - dropped
         while count >= size:
             steps = min(count // size, max_steps)
@@ -171,27 +171,29 @@ def _in_steps(
 
 def _take(waiting: deque[tuple[Checkpoint, Rows]], count: int) -> Rows:
     """Returns the first rows, count of them, in one array."""
-    parts: list[Rows] = []
+    pieces: list[Rows] = []
     while count:
         checkpoint, rows = waiting.popleft()
         taken = min(count, len(rows.tokens))
-        parts.append(rows.part(0, taken))
+        pieces.append(rows.slice(0, taken))
         if taken < len(rows.tokens):
-            waiting.appendleft((checkpoint, rows.part(taken, len(rows.tokens))))
+            waiting.appendleft((checkpoint, rows.slice(taken, len(rows.tokens))))
         count -= taken
-    return join_rows(parts)
+    return join_rows(pieces)
 
 
-def join_rows(parts: list[Rows]) -> Rows:
+def join_rows(pieces: list[Rows]) -> Rows:
     """Returns rows one after another, with as many length slots as any of them has."""
-    if len(parts) == 1:
-        return parts[0]
-    num_rows = sum(len(part.tokens) for part in parts)
-    slots = max(part.lengths.shape[1] for part in parts)
-    tokens = np.empty((num_rows, parts[0].tokens.shape[1]), parts[0].tokens.dtype)
-    joined = Rows(tokens, np.empty((num_rows, slots), parts[0].lengths.dtype))
+    if len(pieces) == 1:
+        return pieces[0]
+    num_rows = sum(len(piece.tokens) for piece in pieces)
+    lengths = [piece.lengths for piece in pieces if piece.lengths is not None]
+    slots = max(array.shape[1] for array in lengths)
+    tokens = np.empty((num_rows, pieces[0].tokens.shape[1]), pieces[0].tokens.dtype)
+    joined = Rows(tokens, np.empty((num_rows, slots), lengths[0].dtype))
     begin = 0
-    for part in parts:
-        joined.put(slice(begin, begin + len(part.tokens)), part.tokens, part.lengths)
-        begin += len(part.tokens)
+    for piece, of_piece in zip(pieces, lengths, strict=True):
+        places = np.arange(begin, begin + len(piece.tokens))
+        joined.put(places, piece.tokens, of_piece)
+        begin += len(piece.tokens)
     return joined

@@ -1,39 +1,89 @@
 """`stream`: a dataset of the Hub as batches, while it arrives."""
 
-import dataclasses
 import itertools
-import logging
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from shardstream.loaders.delivery import Delivery
-from shardstream.loaders.hub.chunks import Journal, host_chunks
-from shardstream.loaders.hub.fetch import Counts
+from shardstream.loaders.delivery import HostDelivery
+from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.hub.opened import open_stream
-from shardstream.loaders.hub.options import StreamOptions, stream_options
-from shardstream.loaders.hub.share import START, Position, share_steps
-from shardstream.loaders.iterator import Batches
-from shardstream.loaders.options import ReadOptions
-from shardstream.loaders.shards.bad_records import BadRecords
-from shardstream.loaders.shards.rows import Rows
+from shardstream.loaders.hub.options import (
+    Engine,
+    HubStreamOptions,
+    PackingName,
+    PadSide,
+    SpecialTokens,
+    Truncation,
+    hub_stream_options,
+)
+from shardstream.loaders.hub.source import HubSource
+from shardstream.loaders.integers import whole
+from shardstream.loaders.iterator import BatchIterator
+from shardstream.loaders.keywords import check_keywords
+from shardstream.loaders.options import Output, TokenDtype
 
-_log = logging.getLogger("shardstream.loaders")
+if TYPE_CHECKING:
+    from shardstream.loaders.fields import Batch
 
+_PACKAGES = ("datasets", "transformers")
 _EXTRA = "pip install 'shardstream[hub]'"
+_NOT_HERE = {
+    "shuffle_buffer": (
+        "a stream has no option shuffle_buffer any more: it is buffer_size, as in Loader"
+    )
+}
 
 
+@check_keywords("stream", gone=_NOT_HERE)
 def stream(
     dataset: str,
     *,
     tokenizer: str,
+    batch_size: int,
+    config: str | None = None,
+    split: str = "train",
+    data_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    revision: str | None = None,
+    text_column: str = "text",
+    text_template: str | None = None,
+    skip_documents: int = 0,
+    max_documents: int | None = None,
+    tokenizer_revision: str | None = None,
+    engine: Engine = "auto",
+    add_bos: bool = False,
+    add_eos: bool = True,
+    special_tokens_in_text: SpecialTokens = "encode",
+    audit_every: int = 1000,
+    tokenizer_override: tuple[str, ...] = (),
+    trust_remote_code: str | None = None,
+    packing: PackingName = "concat",
+    sequence_length: int = 2048,
+    truncation: Truncation = "auto",
+    pad_side: PadSide = "right",
+    keep_eos: bool = False,
+    buffer_size: int = 10_000,
+    seed: int = 0,
+    epochs: int | None = 1,
+    drop_remainder: bool = True,
+    lanes: int = 16,
+    shares: int | None = None,
+    fields: Sequence[FieldName] | FieldName | FieldSet = ("tokens",),
+    output: Output = "jax",
+    token_dtype: TokenDtype = "int32",
     sharding: jax.sharding.Sharding | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
-    **options: Any,
+    prefetch: int = 16,
+    threads: int | None = None,
+    retries: int = 6,
+    retry_secs: float = 0.5,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 20 << 30,
+    stall_secs: float = 5.0,
 ) -> "HubStream":
     """Streams a Hugging Face dataset into batches, without a pipeline and without shards.
 
@@ -45,61 +95,91 @@ def stream(
     Args:
         dataset: hub name, local directory, or "parquet", "json", "csv", "text" with data_files.
         tokenizer: hub name or directory.
-        sharding: as in `Loader`.
-        process_index: as in `Loader`.
-        process_count: as in `Loader`.
-        **options: config, split, data_files, revision, text_column, text_template, skip_documents,
-            max_documents (SourceOptions); tokenizer_revision, engine, add_bos, add_eos,
-            special_tokens_in_text, audit_every (TokenizerOptions); packing, sequence_length,
-            truncation, pad_side, keep_eos (PackingOptions); batch_size, shuffle_buffer, seed,
-            epochs, drop_remainder, lanes, shares (StreamOrderOptions); prefetch, threads, retries,
-            retry_secs, cache_dir, cache_bytes, stall_secs (FetchOptions); fields, output
-            (BatchOptions).
+        batch_size: see HubOrderOptions.
+        config: see SourceOptions, as for all up to max_documents.
+        split: see SourceOptions.
+        data_files: see SourceOptions; one path or several.
+        revision: see SourceOptions.
+        text_column: see SourceOptions.
+        text_template: see SourceOptions.
+        skip_documents: see SourceOptions.
+        max_documents: see SourceOptions.
+        tokenizer_revision: the tokenizer's commit, tag or branch; `revision` is the dataset's.
+        engine: see TokenizerOptions, as for all up to trust_remote_code.
+        add_bos: see TokenizerOptions.
+        add_eos: see TokenizerOptions.
+        special_tokens_in_text: see TokenizerOptions.
+        audit_every: see TokenizerOptions.
+        tokenizer_override: see TokenizerOptions.
+        trust_remote_code: see TokenizerOptions.
+        packing: see PackingOptions, as for all up to keep_eos.
+        sequence_length: see PackingOptions.
+        truncation: see PackingOptions.
+        pad_side: see PackingOptions.
+        keep_eos: see PackingOptions.
+        buffer_size: see HubOrderOptions, as for all up to shares.
+        seed: see HubOrderOptions.
+        epochs: see HubOrderOptions.
+        drop_remainder: see HubOrderOptions.
+        lanes: see HubOrderOptions.
+        shares: see HubOrderOptions.
+        fields: as of `Loader`.
+        output: as of `Loader`.
+        token_dtype: as of `Loader`.
+        sharding: as of `Loader`.
+        process_index: as of `Loader`.
+        process_count: as of `Loader`.
+        prefetch: see FetchOptions, as for all that follow.
+        threads: see FetchOptions.
+        retries: see FetchOptions.
+        retry_secs: see FetchOptions.
+        cache_dir: see FetchOptions.
+        cache_bytes: see FetchOptions.
+        stall_secs: see FetchOptions.
 
     Guarantees: as of HubStream.
 
     Raises:
         ImportError: datasets or transformers is missing.
-        TypeError: an unknown option.
+        TypeError: an option doesn't exist; the message names the nearest.
         ValueError: an option is wrong, or the dataset or tokenizer can't be opened.
     """
-    try:
-        import datasets  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"loaders.stream needs {error.name}: {_EXTRA}") from error
-    parsed = stream_options(dataset, tokenizer, options)
+    options = hub_stream_options(locals())
+    for package in _PACKAGES:
+        if not _is_installed(package):
+            raise ImportError(f"loaders.stream needs {package}: {_EXTRA}")
     return HubStream(
-        parsed, sharding=sharding, process_index=process_index, process_count=process_count
+        options, sharding=sharding, process_index=process_index, process_count=process_count
     )
 
 
-class HubStream(Batches):
+class HubStream(BatchIterator[HubSource]):
     """Iterates over batches of a stream; made by `stream`.
 
     Guarantees: the global batch of a step depends on the source's commit, the tokenizer, packing,
-        seed, batch_size, shuffle_buffer, lanes and shares only, never on threads, faults, the
+        seed, batch_size, buffer_size, lanes and shares only, never on threads, faults, the
         cache or restarts; nor on the number of hosts where `shares` is given. Every document comes
         once an epoch, dead ones counted in `stats()`, up to the remainder. A state is a position in
-        a few numbers; going back to it reads at most `shuffle_buffer` sequences and a unit a lane
-        again. Arrays are as those of `Loader`.
+        a few numbers; going back to it reads at most `buffer_size` sequences and one unit of each
+        lane again, and everything up to its step for shares that it has no position of, because
+        another host took it. Arrays are as those of `Loader`.
 
-    `skip` reads what it passes over: only the documents say where a batch ends. With several shares
-    and finite epochs, a share that has ended gives empty rows (segment 0, `loss_mask` False) until
-    the others have, too.
+    `skip` reads what it passes over, and `batch_at` raises NotImplementedError: only the documents
+    say where a batch ends. With several shares and finite epochs, a share that has ended gives
+    empty rows (segment 0, `loss_mask` False) until the others have, too.
     """
 
     def __init__(
         self,
-        options: StreamOptions,
+        options: HubStreamOptions,
         *,
-        sharding: jax.sharding.Sharding | None,
-        process_index: int | None,
-        process_count: int | None,
+        sharding: jax.sharding.Sharding | None = None,
+        process_index: int | None = None,
+        process_count: int | None = None,
     ) -> None:
         order = options.order
         shares = _num_shares(options, process_count)
-        delivery = Delivery(
+        delivery = HostDelivery(
             batch_size=order.batch_size,
             sequence_length=options.packing.sequence_length,
             sharding=sharding,
@@ -112,184 +192,69 @@ class HubStream(Batches):
         if order.epochs is not None and len(own) < shares:
             raise ValueError(
                 f"epochs is {order.epochs}, expected None where each host reads a share of its "
-                "own: none knows when the others' documents end. Leave by a number of steps, or "
-                "take shares=1, with which every host reads everything."
+                "own: it doesn't know when the others' documents end. Leave by a number of steps, "
+                "or take shares=1, with which every host reads everything."
             )
-        self._options, self._own_shares = options, own
-        self._opened = open_stream(options, shares)
-        self._counts = Counts()
-        self._journal = Journal(dict.fromkeys(self._own_shares, START))
-        self._part = _Part(
-            options, self._opened.tokenizer.fill_id, may_pad=shares > 1 and order.epochs is not None
-        )
-        self._num_steps: int | None = None
-        read = ReadOptions(
+        opened = open_stream(options, shares)
+        super().__init__(
+            HubSource(opened, own),
+            delivery,
+            fields=options.batch.fields,
+            read_threads=(opened.lanes_per_share + 2) * len(own),
             prefetch=options.fetch.prefetch,
             stall_secs=options.fetch.stall_secs,
-            read_threads=(self._opened.lanes_per_share + 2) * len(own),
         )
-        super().__init__([self._part], read, options.batch, delivery)
 
-    # What users ask.
+    def __repr__(self) -> str:
+        options = self.source.opened.options
+        return (
+            f"HubStream({options.source.dataset!r} at {self.commit}, "
+            f"tokenizer={options.tokenizer.tokenizer!r}, batch_size={options.order.batch_size}, "
+            f"sequence_length={self.sequence_length}, buffer_size={options.order.buffer_size}, "
+            f"seed={options.order.seed}, fields={self.fields}): {self.describe_position()}"
+        )
 
     @property
     def sequence_length(self) -> int:
         """L, tokens of a row."""
-        return self._options.packing.sequence_length
+        return self.source.opened.options.packing.sequence_length
 
     @property
     def epoch(self) -> int:
-        """Epoch of the next batch, from 0, where it was read; of the share furthest behind."""
-        return min(position.epoch for position in self._journal.at(self._step).values())
+        """Epoch of the next batch, from 0, where it was read; of the share that is least far."""
+        return self.source.epoch_in(self.progress)
 
     @property
     def commit(self) -> str:
         """The pinned commit of the source, or a hash of its files."""
-        return self._opened.catalog.source.commit
-
-    @property
-    def num_steps(self) -> int | None:
-        """Batches from the very first to the last, None before the end was met."""
-        return self._num_steps
+        return self.source.opened.catalog.source.commit
 
     def stats(self) -> dict[str, int]:
         """Returns counts of what was read so far, ahead of the caller and after set_state again.
 
         Names: documents, tokens, failed_reads, and dead_letters/REASON of what became no tokens.
         """
-        return self._counts.as_dict()
+        return self.source.counts.as_dict()
 
-    def take(self, count: int) -> Iterator[dict[str, Any]]:
+    def take(self, count: int) -> "Iterator[Batch]":
         """Yields the next batches, at most count of them."""
-        return itertools.islice(self, count)
-
-    def batch_at(self, step: int) -> dict[str, Any]:
-        """Not possible: what a step holds depends on all documents before it."""
-        raise NotImplementedError(
-            f"batch_at({step}): a stream has no random access; set_state() goes back to a state, "
-            "skip() goes on, and a dataset directory (pipelines.preprocess) has it"
-        )
-
-    # State.
-
-    def get_state(self) -> dict[str, Any]:
-        """Returns the position after the last batch received, as plain JSON values."""
-        positions = self._journal.at(self._step)
-        shares = {str(share): position.to_json() for share, position in positions.items()}
-        return super().get_state() | {"positions": shares}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes to the position of a state.
-
-        Cost: reads at most shuffle_buffer sequences and a unit a lane again; for shares that the
-        state has no position of (it was taken by another host), everything up to its step.
-
-        Raises:
-            ValueError: the state is of another source, order or version.
-        """
-        super().set_state(state)
-        self._stop()
-        found = {
-            share: Position.from_json(state["positions"][str(share)])
-            for share in self._own_shares
-            if str(share) in state["positions"]
-        }
-        missing = [share for share in self._own_shares if share not in found]
-        if missing and state["step"]:
-            _log.warning(
-                "the state has no position of share %s: reading from the beginning up to step %d",
-                missing,
-                state["step"],
-            )
-        self._journal.reset({share: found.get(share, START) for share in self._own_shares})
-
-    # What Batches asks.
-
-    def __next__(self) -> dict[str, Any]:
-        try:
-            batch = super().__next__()
-        except StopIteration:
-            self._num_steps = self._step
-            raise
-        self._journal.at(self._step)  # forgets what lies behind
-        return batch
-
-    def _rows_from(
-        self, step: int, executor: ThreadPoolExecutor, closing: threading.Event
-    ) -> Iterator[tuple[int, Rows]]:
-        positions = self._journal.restart(step)
-        reader = self._opened.reader(
-            counts=self._counts, stopping=closing, reading=self._part.shards.reading
-        )
-        plans = {share: self._opened.share_plan(share, reader) for share in self._own_shares}
-        most = self._options.fetch.prefetch
-        shares = {
-            share: share_steps(plans[share], position, executor, most)
-            for share, position in positions.items()
-        }
-        size = self._opened.rows_per_share
-        held = np.concatenate([np.arange(s * size, (s + 1) * size) for s in self._own_shares])
-        columns = np.searchsorted(held, self._delivery.rows)
-        is_all = len(columns) == len(held)
-        return host_chunks(plans, shares, None if is_all else columns, step, self._journal)
-
-    def _identity(self) -> dict[str, Any]:
-        order = self._options.order
-        return {
-            "fingerprint": self._opened.fingerprint,
-            "seed": order.seed,
-            "batch_size": order.batch_size,
-            "shuffle_buffer": order.shuffle_buffer,
-            "lanes": order.lanes,
-            "shares": self._opened.shares,
-            "drop_remainder": order.drop_remainder,
-        }
-
-    def _check_identity(self, state: Mapping[str, Any]) -> None:
-        for name, mine in self._identity().items():
-            if state.get(name) == mine:
-                continue
-            if name == "fingerprint":
-                raise ValueError(
-                    f"the state is of a stream with fingerprint {state.get(name)}, this one's is "
-                    f"{mine}: its documents, tokenizer or packing are others. The source's commit "
-                    f"is {self.commit} here; give the revision that the run began with."
-                )
-            raise ValueError(
-                f"the state has {name}={state.get(name)!r}, this stream {mine!r}: its batches "
-                f"would be others. Open the stream with {name}={state.get(name)!r} to go on."
-            )
+        return itertools.islice(self, whole("count", count, least=0))
 
 
-class _Part:
-    """What Batches asks of the parts of a dataset directory."""
-
-    def __init__(self, options: StreamOptions, pad_id: int, *, may_pad: bool) -> None:
-        drop_remainder = options.order.drop_remainder and not may_pad
-        self.options = dataclasses.replace(options.order, drop_remainder=drop_remainder)
-        self.pad_id = pad_id
-        self.pad_side = options.packing.pad_side
-        self.shards = _Reads()
-
-    def waiting_for(self) -> list[str]:
-        """Returns what a stalled reader waits for: the reads under way."""
-        return [f"reading {text}" for text in sorted(self.shards.reading.copy().values())]
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ValueError:  # a module without a spec, or one that is kept from being imported
+        return False
 
 
-class _Reads:
-    """What is being read; there are no records here that could be bad."""
-
-    def __init__(self) -> None:
-        self.bad = BadRecords("raise", 0)
-        self.reading: dict[int, str] = {}
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _num_shares(options: StreamOptions, process_count: int | None) -> int:
-    count = jax.process_count() if process_count is None else process_count
-    shares = count if options.order.shares is None else options.order.shares
+def _num_shares(options: HubStreamOptions, process_count: int | None) -> int:
+    if options.order.shares is not None:
+        shares = options.order.shares
+    elif process_count is not None:
+        shares = whole("process_count", process_count, least=1)
+    else:
+        shares = jax.process_count()
     if options.order.batch_size % shares:
         raise ValueError(
             f"batch_size is {options.order.batch_size}, expected a multiple of {shares} (shares, "

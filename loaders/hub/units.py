@@ -1,7 +1,7 @@
-"""A partition's documents to packed sequences, a unit of a few hundred at a time.
+"""Packs a partition's documents into sequences, in units of a few hundred.
 
-Where a unit ends depends on the documents alone, never on how they were read: with the document
-that fills it. So reading may start again at any unit's first row and gives the same units.
+A unit ends with the document that fills it: its end depends on the documents alone, never on how
+they were read. So reading may start again at any unit's first row and gives the same units.
 """
 
 from collections.abc import Iterable, Iterator
@@ -88,7 +88,7 @@ class Packer:
         return np.ones(len(tokens), np.int64)
 
     def _unit_ends(self, documents: Documents) -> list[int]:
-        """Returns the indices behind each unit's last document."""
+        """Returns the index after each unit's last document."""
         total = np.cumsum(self._weights(documents))
         ends: list[int] = []
         done = 0

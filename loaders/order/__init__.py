@@ -1,1 +1,1 @@
-"""Which record comes when: arithmetic on numbers, without files, threads or JAX."""
+"""Which record comes when, by arithmetic on numbers, without files, threads or JAX."""

@@ -10,22 +10,22 @@ Delays have a falling, triangular density: for a given mean (and so a given memo
 records the widest, wider than the exponential delays of the classic fill-and-draw buffer, and is
 bounded.
 
-**Lanes.** So that several hosts read disjoint bytes and yet produce one order, the order consists
-of lanes: lane k fills rows k * e to (k + 1) * e - 1 of every global batch from records of its own.
-A host owns the lanes of its rows. In each round one block is read, of which each lane gets a
-contiguous part: one host reads it in one call, several hosts their parts of it. Neighbours of a
-part never meet in a batch (e is 1 unless batches are huge); neighbours across parts are dealt to
-lanes two rows apart.
+**Tracks.** So that several hosts read disjoint bytes and yet produce one order, the order consists
+of tracks. Track k fills rows k * e to (k + 1) * e - 1 of every global batch from records of its
+own, and a host owns the tracks of its rows. In each round one block is read, of which each track
+gets a contiguous slice: one host reads it in one call, several hosts their slices of it. Neighbours
+of a slice never meet in a batch (e is 1 unless batches are huge); neighbours across slices are
+dealt to tracks two rows apart.
 
-    T records a lane = n rounds of r + one short round of l < r, put in at a random place
-    block = K lanes x r records
+    T records of a track = n rounds of r + one short round of l < r, put in at a random place
+    block = K tracks x r records
 """
 
 import dataclasses
 
 import numpy as np
-from shardstream.loaders.order.epochs import PADDING, Permutation, chain
-from shardstream.shard_format.keys import mix64
+from shardstream.loaders.order.epochs import PADDING, Permutation
+from shardstream.shard_format.keys import chain, mix64
 
 FRACTION_BITS = np.uint64(10)  # of a record, in the keys that delays are compared by
 _LOW_32 = np.uint64(0xFFFFFFFF)
@@ -34,7 +34,7 @@ _32 = np.uint64(32)
 # so they stay under a twelfth of the buffer.
 _BLOCK_BYTES = 2**22
 _BLOCKS_PER_BUFFER = 12
-_LEAST_BUFFER_PER_LANE = 8
+_LEAST_BUFFER_PER_TRACK = 8
 _READ_AHEAD_ROUNDS = 2
 
 
@@ -46,39 +46,39 @@ class Geometry:
         num_records: N, in the split.
         batch_size: G, sequences of the global batch.
         buffer_size: W, sequences mixed at a time, over all hosts together.
-        lanes: K, a divisor of G.
-        interleave: lanes this far apart get neighbouring parts of a block; a divisor of K.
-        lane_block: r, records of a lane in a round.
-        max_delay: c, records of a lane.
+        tracks: K, a divisor of G.
+        interleave: tracks this far apart get neighbouring slices of a block; a divisor of K.
+        track_block: r, records of a track in a round.
+        max_delay: c, records of a track.
     """
 
     num_records: int
     batch_size: int
     buffer_size: int
-    lanes: int
+    tracks: int
     interleave: int
-    lane_block: int
+    track_block: int
     max_delay: int
 
     @property
-    def rows_per_lane(self) -> int:
-        """Rows of a global batch that a lane fills, e."""
-        return self.batch_size // self.lanes
+    def rows_per_track(self) -> int:
+        """Rows of a global batch that a track fills, e."""
+        return self.batch_size // self.tracks
 
     @property
     def block(self) -> int:
         """Records in a block."""
-        return self.lanes * self.lane_block
+        return self.tracks * self.track_block
 
-    def part_of(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns int64: which part of a block each lane gets."""
-        place, turn = np.divmod(lanes, self.interleave)
-        return turn * (self.lanes // self.interleave) + place
+    def slice_of(self, tracks: np.ndarray) -> np.ndarray:
+        """Returns int64: which slice of a block each track gets."""
+        place, turn = np.divmod(tracks, self.interleave)
+        return turn * (self.tracks // self.interleave) + place
 
     @property
-    def lane_records(self) -> int:
-        """Records of every lane, T; fewer than K records of the split are left over."""
-        return self.num_records // self.lanes
+    def track_records(self) -> int:
+        """Records of every track, T; fewer than K records of the split are left over."""
+        return self.num_records // self.tracks
 
     @property
     def capacity(self) -> int:
@@ -87,13 +87,13 @@ class Geometry:
 
     @property
     def full_rounds(self) -> int:
-        """Rounds of r records a lane, n."""
-        return self.lane_records // self.lane_block
+        """Number of rounds of r records for each track, n."""
+        return self.track_records // self.track_block
 
     @property
     def short_round(self) -> int:
-        """Records a lane in the one short round, 0 where there is none."""
-        return self.lane_records % self.lane_block
+        """Records of each track in the one short round, 0 where there is none."""
+        return self.track_records % self.track_block
 
 
 def geometry_for(
@@ -107,20 +107,21 @@ def geometry_for(
         buffer_size: sequences in memory.
         record_bytes: of a record, to size blocks by.
     """
-    lanes = _divisor(batch_size, buffer_size // _LEAST_BUFFER_PER_LANE)
+    tracks = _divisor(batch_size, buffer_size // _LEAST_BUFFER_PER_TRACK)
     block = min(_BLOCK_BYTES // record_bytes, buffer_size // _BLOCKS_PER_BUFFER)
-    lane_block = max(1, round(block / lanes))
-    per_lane = buffer_size / lanes - lane_block / 2  # half a round is loaded and not yet drawn from
-    # Lanes load in step, so all wait for the one that happens to be furthest ahead: 3 deviations
-    # of a lane's occupancy, which are 1.9 * sqrt(mean) for these delays.
-    mean = max(1.0, (np.sqrt(0.9025 + max(0.0, per_lane)) - 0.95) ** 2)
+    track_block = max(1, round(block / tracks))
+    # Half a round is loaded and not yet drawn from.
+    per_track = buffer_size / tracks - track_block / 2
+    # Tracks load in step, so all wait for the one that happens to be furthest ahead: 3 deviations
+    # of a track's occupancy, which are 1.9 * sqrt(mean) for these delays.
+    mean = max(1.0, (np.sqrt(0.9025 + max(0.0, per_track)) - 0.95) ** 2)
     return Geometry(
         num_records=num_records,
         batch_size=batch_size,
         buffer_size=buffer_size,
-        lanes=lanes,
-        interleave=next((d for d in (2, 3, 5, 7) if lanes % d == 0), 1),
-        lane_block=min(lane_block, num_records // lanes),
+        tracks=tracks,
+        interleave=next((d for d in (2, 3, 5, 7) if tracks % d == 0), 1),
+        track_block=min(track_block, num_records // tracks),
         max_delay=int(3 * mean),
     )
 
@@ -143,30 +144,30 @@ def delays(hashed: np.ndarray, max_delay: np.ndarray | np.uint64) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RangeRead:
-    """Contiguous records that fill one round of some lanes: lane-major, equal parts.
+    """Contiguous records that fill one round of some tracks: track-major, equal slices.
 
     Attributes:
         begin: first record in the split; the range goes on at record 0 past the end.
-        lanes: int64, the lane of each part.
-        arrival: place in its lane of each part's first record.
-        per_lane: records of each part.
+        tracks: int64, the track of each slice.
+        arrival: place in its track of each slice's first record.
+        per_track: records of each slice.
     """
 
     begin: int
-    lanes: np.ndarray
+    tracks: np.ndarray
     arrival: int
-    per_lane: int
+    per_track: int
 
     @property
     def count(self) -> int:
         """Records of the range."""
-        return len(self.lanes) * self.per_lane
+        return len(self.tracks) * self.per_track
 
 
-class EpochOrder:
+class BufferEpoch:
     """One epoch of a buffer order.
 
-    Arguments called `arrival` count the records of a lane in the order they are read, those called
+    Arguments called `arrival` count the records of a track in the order they are read, those called
     `rank` in the order they leave.
     """
 
@@ -174,49 +175,49 @@ class EpochOrder:
         g = self.geometry = geometry
         self._blocks = Permutation(max(1, g.full_rounds), chain(key, 1))
         self._rotation = chain(key, 2) % g.num_records  # no two epochs cut the same blocks
-        self._short_at = chain(key, 3) % (g.full_rounds + 1) * g.lane_block
-        lanes = np.arange(g.lanes, dtype=np.uint64)
-        self._lane_keys = mix64(mix64(lanes ^ np.uint64(chain(key, 4))))
+        self._short_at = chain(key, 3) % (g.full_rounds + 1) * g.track_block
+        tracks = np.arange(g.tracks, dtype=np.uint64)
+        self._track_keys = mix64(mix64(tracks ^ np.uint64(chain(key, 4))))
 
     @property
     def num_rounds(self) -> int:
         """Rounds of the epoch, the short one included."""
         return self.geometry.full_rounds + bool(self.geometry.short_round)
 
-    def arrivals(self, begin: int, end: int, lanes: np.ndarray) -> np.ndarray:
-        """Returns int64[len(lanes), end - begin]: the arrivals that leave at those ranks.
+    def arrivals(self, begin: int, end: int, tracks: np.ndarray) -> np.ndarray:
+        """Returns int64[len(tracks), end - begin]: the arrivals that leave at those ranks.
 
-        Cost: a sort of end - begin + 2 * max_delay keys a lane, wherever begin is.
+        Cost: a sort of end - begin + 2 * max_delay keys a track, wherever begin is.
         """
         g = self.geometry
         # Every record leaves within max_delay of its arrival, so outside this range none matters.
         first = max(0, begin - g.max_delay - 1)
-        last = min(g.lane_records, end + g.max_delay + 1)
+        last = min(g.track_records, end + g.max_delay + 1)
         arrival = np.arange(first, last, dtype=np.uint64)
-        hashed = mix64(arrival ^ self._lane_keys[lanes][:, None])
+        hashed = mix64(arrival ^ self._track_keys[tracks][:, None])
         leave = (arrival << FRACTION_BITS) + delays(hashed, np.uint64(g.max_delay))
         order = np.argsort(leave, axis=1, kind="stable")
         return order[:, begin - first : end - first] + first
 
-    def records_of(self, lanes: np.ndarray, arrival: np.ndarray) -> np.ndarray:
-        """Returns int64: the record of the split at each (lane, arrival), arrays that broadcast."""
+    def records_of(self, tracks: np.ndarray, arrival: np.ndarray) -> np.ndarray:
+        """Returns int64: the record of the split at each (track, arrival); arrays broadcast."""
         g = self.geometry
         after = arrival - self._short_at
         short = (after >= 0) & (after < g.short_round)
         place = arrival - np.where(after >= g.short_round, g.short_round, 0)
-        turn, offset = np.divmod(place, g.lane_block)
-        part = g.part_of(lanes)
+        turn, offset = np.divmod(place, g.track_block)
+        piece = g.slice_of(tracks)
         block = self._blocks(np.minimum(turn, g.full_rounds - 1))  # the short round's is replaced
-        full = block * g.block + part * g.lane_block + offset
-        tail = g.full_rounds * g.block + part * g.short_round + after
+        full = block * g.block + piece * g.track_block + offset
+        tail = g.full_rounds * g.block + piece * g.short_round + after
         return (np.where(short, tail, full) + self._rotation) % g.num_records
 
-    def spare_record(self, lanes: np.ndarray) -> np.ndarray:
-        """Returns int64: the record past a lane's last, PADDING in lanes that have none."""
+    def spare_record(self, tracks: np.ndarray) -> np.ndarray:
+        """Returns int64: the record past a track's last, PADDING in tracks that have none."""
         g = self.geometry
-        spare = g.num_records % g.lanes
-        record = (g.num_records - spare + lanes + self._rotation) % g.num_records
-        return np.where(lanes < spare, record, PADDING)
+        spare = g.num_records % g.tracks
+        record = (g.num_records - spare + tracks + self._rotation) % g.num_records
+        return np.where(tracks < spare, record, PADDING)
 
     def round_of(self, arrival: np.ndarray) -> np.ndarray:
         """Returns int64: the round that reads each arrival."""
@@ -226,28 +227,28 @@ class EpochOrder:
         is_late = (after >= 0) & bool(g.short_round)
         is_past = (after >= g.short_round) & bool(g.short_round)
         return np.where(
-            is_late & ~is_past, self._short_at // g.lane_block, place // g.lane_block + is_past
+            is_late & ~is_past, self._short_at // g.track_block, place // g.track_block + is_past
         )
 
-    def lane_runs(self, lanes: np.ndarray) -> list[np.ndarray]:
-        """Returns the runs of a host's lanes (sorted) whose parts of a block are contiguous."""
-        parts = self.geometry.part_of(lanes)
-        order = np.argsort(parts)
-        return np.split(lanes[order], np.flatnonzero(np.diff(parts[order]) != 1) + 1)
+    def track_runs(self, tracks: np.ndarray) -> list[np.ndarray]:
+        """Returns the runs of a host's tracks (sorted) whose slices of a block are contiguous."""
+        slices = self.geometry.slice_of(tracks)
+        order = np.argsort(slices)
+        return np.split(tracks[order], np.flatnonzero(np.diff(slices[order]) != 1) + 1)
 
     def reads_of(self, turn: int, runs: list[np.ndarray]) -> list[RangeRead]:
-        """Returns what a host reads in a round, for the runs of its lanes (see lane_runs)."""
+        """Returns what a host reads in a round, for the runs of its tracks (see track_runs)."""
         g = self.geometry
-        short_turn = self._short_at // g.lane_block if g.short_round else g.full_rounds
+        short_turn = self._short_at // g.track_block if g.short_round else g.full_rounds
         if turn == short_turn:
-            per_lane, arrival = g.short_round, self._short_at
+            per_track, arrival = g.short_round, self._short_at
         else:
-            per_lane = g.lane_block
-            arrival = turn * per_lane - (turn > short_turn) * (per_lane - g.short_round)
+            per_track = g.track_block
+            arrival = turn * per_track - (turn > short_turn) * (per_track - g.short_round)
         starts = np.array([run[0] for run in runs])
         begins = self.records_of(starts, np.full(len(starts), arrival)).tolist()
         return [
-            RangeRead(begin=begin, lanes=run, arrival=arrival, per_lane=per_lane)
+            RangeRead(begin=begin, tracks=run, arrival=arrival, per_track=per_track)
             for begin, run in zip(begins, runs, strict=True)
         ]
 
@@ -268,21 +269,21 @@ class BufferOrder:
         self.batch_size = geometry.batch_size
         self._key = key
 
-    def epoch(self, epoch: int) -> EpochOrder:
+    def epoch(self, epoch: int) -> BufferEpoch:
         """Returns the order of one epoch."""
-        return EpochOrder(self.geometry, chain(self._key, epoch))
+        return BufferEpoch(self.geometry, chain(self._key, epoch))
 
     def records(self, epoch: int, begin: int, end: int, rows: np.ndarray) -> np.ndarray:
         """See Order."""
         g = self.geometry
-        e = g.rows_per_lane
+        e = g.rows_per_track
         order = self.epoch(epoch)
-        lanes, inverse = np.unique(rows // e, return_inverse=True)
+        tracks, inverse = np.unique(rows // e, return_inverse=True)
         ranks = (np.arange(begin, end)[:, None] * e + rows % e).astype(np.int64)
-        first = min(begin * e, g.lane_records - 1)  # at least one, though a last batch may be spare
-        arrivals = order.arrivals(first, min(end * e, g.lane_records), lanes)
-        inside = ranks < g.lane_records
+        first = min(begin * e, g.track_records - 1)  # at least one: a last batch may be spare
+        arrivals = order.arrivals(first, min(end * e, g.track_records), tracks)
+        inside = ranks < g.track_records
         taken = arrivals[inverse, np.where(inside, ranks - first, 0)]
         records = order.records_of(rows // e, taken)
-        spare = np.where(ranks == g.lane_records, order.spare_record(rows // e), PADDING)
+        spare = np.where(ranks == g.track_records, order.spare_record(rows // e), PADDING)
         return np.where(inside, records, spare)

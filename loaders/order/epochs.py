@@ -1,12 +1,12 @@
-"""The order of sequences, as index arithmetic: what every host, thread and restart agrees on.
+"""The order of sequences as index arithmetic, on which every host, thread and restart agrees.
 
 An order maps (epoch, step, row of the global batch) to a record of the split, counted over its
-shards in manifest order. It holds no state and reads nothing, so any part of it can be computed at
-any time: resume, `batch_at` and a change of the number of hosts cost nothing. Hashes are SplitMix64
-chains over (dataset, seed, epoch), never `seed + epoch`, and integer arithmetic throughout: the
-order can't change with a NumPy release.
+shards in manifest order. It holds no state and reads nothing, so any stretch of it can be computed
+at any time: resume, `batch_at` and a change of the number of hosts cost nothing. Hashes are
+SplitMix64 chains over (dataset, seed, epoch), never `seed + epoch`, and integer arithmetic
+throughout: the order can't change with a NumPy release.
 
-This file has the plain orders: "none" and "global". The shuffle buffer is in `buffer_order.py`.
+This file has the plain orders: "none" and "global". The shuffle buffer is in `buffer.py`.
 
 Source: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (Feistel, cycle walking).
 """
@@ -14,27 +14,19 @@ Source: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (Feiste
 from typing import Protocol
 
 import numpy as np
-from shardstream.shard_format.keys import mix64
+from shardstream.shard_format.keys import chain, mix64
 
 PADDING = -1  # in place of a record: this row of the last batch is empty
 
 # Enough for the statistics of permutations of 65,537 items and more to be those of uniform ones
 # (tests/loaders/test_order.py); 4, as in Grain, are not.
 _ROUNDS = 10
-# Up to here a table (0.5 MB) gives a permutation that is uniform whatever n is; a network on a few
+# Up to here a table (0.5 MB) gives a permutation that is uniform for every n; a network on a few
 # bits has too few keys for that.
 _TABLE_ITEMS = 2**16
 _MULTIPLIER_1 = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER_2 = np.uint64(0xD6E8FEB86659FD93)
 _32 = np.uint64(32)
-
-
-def chain(*parts: int) -> int:
-    """Returns a 64-bit hash that depends on every part and on their order."""
-    state = np.zeros(1, np.uint64)
-    for part in parts:
-        state = mix64(state ^ np.array([part % 2**64], np.uint64))
-    return int(state[0])
 
 
 class Permutation:
@@ -128,7 +120,7 @@ class GlobalOrder:
         batch_size: global batch.
         key: hash of dataset and seed.
 
-    Guarantees: memory under 1 MB whatever the size; each record once an epoch.
+    Guarantees: memory under 1 MB for any size; each record once an epoch.
     """
 
     def __init__(self, num_records: int, batch_size: int, key: int) -> None:

@@ -5,13 +5,13 @@ d(a), a hash of (key, a), and records leave in the order of
 
     leave(a) = a + d(a)        0 <= d(a) < spread(a) = min(3 W, 3 a + 1)
 
-so each waits for W = `buffer_size` others on average (delays have buffer_order's triangular
-density). Nothing is held in memory for it: the shards are on disk, and a record is read when its
+so each waits for W = `buffer_size` others on average (delays have the triangular density of
+buffer.py). Nothing is held in memory for it: the shards are on disk, and a record is read when its
 turn comes.
 
 **What is sure.** Records that are yet to be committed have numbers M and up, so they leave at M or
-later: whatever leaves before M is final with M records known. A loader delivers those and waits for
-more. Hence the laws, which tests hold this file to:
+later: the records that leave before M are final with M records known. A loader delivers those and
+waits for more. Tests hold this file to the laws that follow:
 
     the order of M records starts with the same ranks as the order of N > M, as far as M makes sure
     a complete stream gives each record once

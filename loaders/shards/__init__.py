@@ -1,1 +1,1 @@
-"""Records of a dataset directory into rows, in the order that `order/` says."""
+"""Reads records of a dataset directory into rows, in the order that `order/` says."""

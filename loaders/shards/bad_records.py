@@ -27,7 +27,7 @@ class BadRecords:
 
     Args:
         policy: "raise", "skip" or "substitute".
-        budget: different records to stand.
+        budget: number of different records after which one more raises an error.
     """
 
     def __init__(self, policy: str, budget: int) -> None:

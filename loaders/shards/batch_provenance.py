@@ -10,7 +10,7 @@ _COLUMNS = ("row", "shard", "record", "segment", "partition", "source_row", "sta
 
 
 def provenance_table(shards: ShardSet, *, rows: np.ndarray, records: np.ndarray) -> pa.Table:
-    """Returns a row a document: see Loader.provenance.
+    """Returns one row for each document; see Loader.provenance.
 
     Args:
         shards: of the split.
@@ -23,7 +23,7 @@ def provenance_table(shards: ShardSet, *, rows: np.ndarray, records: np.ndarray)
         here = shard_of == shard
         name = shards.shards[shard].file
         table = read_provenance(shards.directory, name).rename_columns({"row": "source_row"})
-        table = table.filter(pc.is_in(table["record"], value_set=pa.array(record_of[here])))
+        table = table.filter(pc.field("record").isin(record_of[here]))
         places = pa.table({"record": record_of[here], "row": rows[here]})
         tables.append(
             table.join(places, "record").append_column(

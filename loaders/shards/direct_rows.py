@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import numpy as np
-from shardstream.loaders.shards.source import Chunk, Source
+from shardstream.loaders.shards.read_plan import Chunk, ReadPlan
 
 _FIRST_STEPS = 1  # the first chunk is small, so that the first batch comes at once
 _GROWTH = 4
 
 
-def direct_chunks(source: Source, epoch: int, step: int) -> Iterator[Chunk]:
+def direct_chunks(plan: ReadPlan, epoch: int, step: int) -> Iterator[Chunk]:
     """Yields the chunks from (epoch, step) on; reads two chunks ahead."""
     pending: deque[tuple[Chunk, list[Future]]] = deque()
-    for chunk in _plans(source, epoch, step):
-        records = source.order.records(
-            chunk.epoch, chunk.step, chunk.step + chunk.num_steps, source.rows
+    for chunk in _plans(plan, epoch, step):
+        records = plan.order.records(
+            chunk.epoch, chunk.step, chunk.step + chunk.num_steps, plan.rows
         ).ravel()
-        futures = source.submit(records, chunk.rows, np.arange(len(records)))
+        futures = plan.submit(records, chunk.rows, np.arange(len(records)))
         pending.append((chunk, futures))
         if len(pending) > 2:
             yield _finish(*pending.popleft())
@@ -30,17 +30,17 @@ def direct_chunks(source: Source, epoch: int, step: int) -> Iterator[Chunk]:
         yield _finish(*pending.popleft())
 
 
-def _plans(source: Source, epoch: int, step: int) -> Iterator[Chunk]:
+def _plans(plan: ReadPlan, epoch: int, step: int) -> Iterator[Chunk]:
     """Yields chunks with room for their rows, nothing read yet."""
     count = _FIRST_STEPS
-    for current in source.epochs_from(epoch):
-        while step < source.steps_per_epoch:
-            count = min(count, source.steps_per_epoch - step)
-            rows = source.shards.make_rows(count * len(source.rows), lengths=source.lengths)
+    for current in plan.epochs_from(epoch):
+        while step < plan.steps_per_epoch:
+            count = min(count, plan.steps_per_epoch - step)
+            rows = plan.shards.make_rows(count * len(plan.rows), lengths=plan.lengths)
             yield Chunk(current, step, count, rows)
             step += count
-            count = min(count * _GROWTH, source.chunk_steps)
-        step, count = 0, source.chunk_steps
+            count = min(count * _GROWTH, plan.chunk_steps)
+        step, count = 0, plan.chunk_steps
 
 
 def _finish(chunk: Chunk, futures: list[Future]) -> Chunk:

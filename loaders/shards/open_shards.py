@@ -5,23 +5,41 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from shardstream.shard_format.plain_shard import PlainShard
-from shardstream.shard_format.shard_file import ShardFile
+import numpy as np
 
 if TYPE_CHECKING:
     from shardstream.loaders.store.cache import StoreCache
-    from shardstream.loaders.store.cached_shard import CachedShard
 
 # Open at a time for each shard; a cached one's data and map as well.
 _FILES_A_SHARD, _FILES_A_CACHED_SHARD = 1, 3
 
 
+class OpenShard(Protocol):
+    """A shard whose records can be read."""
+
+    def records_at(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the records at indices."""
+        ...
+
+    def close(self) -> None:
+        """Closes it."""
+        ...
+
+
+@runtime_checkable
+class _MayBeEvicted(Protocol):
+    """A shard of a store, whose local copy may be given up while it is open."""
+
+    @property
+    def is_evicted(self) -> bool: ...
+
+
 @dataclasses.dataclass
 class _Entry:
     lock: threading.Lock
-    file: "ShardFile | PlainShard | CachedShard | None" = None
+    file: OpenShard | None = None
     users: int = 0
 
 
@@ -36,7 +54,7 @@ class OpenShards:
 
     def __init__(
         self,
-        open_shard: "Callable[[int], ShardFile | PlainShard | CachedShard]",
+        open_shard: Callable[[int], OpenShard],
         max_open: int,
         cache: "StoreCache | None",
     ) -> None:
@@ -51,7 +69,7 @@ class OpenShards:
         return len(self._open)
 
     @contextmanager
-    def lease(self, index: int) -> "Iterator[ShardFile | PlainShard | CachedShard]":
+    def lease(self, index: int) -> Iterator[OpenShard]:
         """Yields an open shard that isn't closed meanwhile."""
         with self._lock:
             entry = self._open.setdefault(index, _Entry(threading.Lock()))
@@ -59,9 +77,10 @@ class OpenShards:
             entry.users += 1
         try:
             with entry.lock:
-                if entry.file is None:
-                    entry.file = self._open_shard(index)
-            yield entry.file
+                file = entry.file
+                if file is None:
+                    file = entry.file = self._open_shard(index)
+            yield file
         finally:
             with self._lock:
                 entry.users -= 1
@@ -81,7 +100,8 @@ class OpenShards:
             return idle[:excess]
         self._evictions = evictions
         files = [(i, self._open[i].file) for i in idle[excess:]]
-        return idle[:excess] + [i for i, file in files if file is not None and file.is_evicted]  # type: ignore[union-attr]
+        evicted = [i for i, file in files if isinstance(file, _MayBeEvicted) and file.is_evicted]
+        return idle[:excess] + evicted
 
     def close(self) -> None:
         """Closes all files; the next lease opens them again."""

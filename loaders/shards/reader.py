@@ -1,8 +1,8 @@
-"""From record numbers of a split to tokens and lengths in arrays.
+"""Reads records of a split, by their numbers, into arrays of tokens and lengths.
 
 Records are counted over the split's shards in manifest order. Shards are opened when first needed,
-at most `max_open_shards` at a time, and compared with the manifest as they are: nothing of the
-dataset but dataset.json is touched when a loader is built. Reads run on any number of threads at
+at most `max_open_shards` at a time, and compared with the manifest then: nothing of the dataset but
+dataset.json is touched when a loader is built. Reads run on any number of threads at
 once.
 """
 
@@ -16,7 +16,7 @@ from shardstream.loaders.arena import Arena
 from shardstream.loaders.options import ReadOptions
 from shardstream.loaders.order.epochs import PADDING
 from shardstream.loaders.shards.bad_records import BadRecords, read_around
-from shardstream.loaders.shards.open_shards import OpenShards
+from shardstream.loaders.shards.open_shards import OpenShard, OpenShards
 from shardstream.loaders.shards.rows import Rows
 from shardstream.shard_format.checksums import find_checksums
 from shardstream.shard_format.manifest import Manifest, Shard
@@ -27,7 +27,6 @@ from shardstream.shard_format.storage import Directory
 
 if TYPE_CHECKING:
     from shardstream.loaders.store.cache import StoreCache
-    from shardstream.loaders.store.cached_shard import CachedShard
 
 
 # ArrayRecord is asked for this much at a time. Its own copies then stay in the processor's cache,
@@ -72,7 +71,7 @@ class ShardSet:
         self.extend(shards)
 
     def extend(self, shards: Sequence[Shard]) -> None:
-        """Adds shards behind the others; reads of those may go on meanwhile."""
+        """Adds shards after the others; reads of those may go on meanwhile."""
         if self._cache is not None:
             self._cache.extend(shards)
         self.shards = (*self.shards, *shards)
@@ -101,7 +100,9 @@ class ShardSet:
         if directory.local_path("") is not None:
             return None
         from shardstream.loaders.store.cache import StoreCache
+        from shardstream.shard_format.storage.store_directory import StoreDirectory
 
+        assert isinstance(directory, StoreDirectory)
         return StoreCache(
             directory,
             self.manifest,
@@ -115,6 +116,11 @@ class ShardSet:
     def is_local(self) -> bool:
         """Whether shards are files of this host, so that nothing need be fetched."""
         return self._cache is None
+
+    @property
+    def num_open(self) -> int:
+        """Shards that are open now."""
+        return len(self._open)
 
     @property
     def num_records(self) -> int:
@@ -145,8 +151,8 @@ class ShardSet:
             self._cache.expect(self.shards[int(shard)], np.arange(int(index), end))
             done += end - int(index)
 
-    def expect_part(self, records: np.ndarray) -> None:
-        """Begins to fetch what read_part of the same records will read; for stores only."""
+    def expect_records(self, records: np.ndarray) -> None:
+        """Begins to fetch what read_of_one_shard of the same records will read; for stores only."""
         assert self._cache is not None
         if records[0] != PADDING:
             shard, index = self.locate(records)
@@ -158,14 +164,14 @@ class ShardSet:
         while done < count:
             shard, index = self.locate(np.array((begin + done) % self.num_records))
             end = min(int(index) + count - done, self.shards[int(shard)].records)
-            part = slice(done, done + end - int(index))
-            self._read(int(shard), np.arange(int(index), end), into, rows[part])
-            done = part.stop
+            count_here = end - int(index)
+            self._read(int(shard), np.arange(int(index), end), into, rows[done : done + count_here])
+            done += count_here
 
     def read_records(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> None:
         """Reads any records into rows, shard by shard; PADDING empties its row."""
-        for part in self.by_shard(records):
-            self.read_part(records[part], into, rows[part])
+        for places in self.by_shard(records):
+            self.read_of_one_shard(records[places], into, rows[places])
 
     def by_shard(self, records: np.ndarray) -> list[np.ndarray]:
         """Returns int64 index arrays that divide records by shard, sorted inside, PADDING first."""
@@ -177,8 +183,8 @@ class ShardSet:
         edges = np.unique(np.concatenate([[0], edges, [len(records)]]))
         return [order[a:b] for a, b in itertools.pairwise(edges)]
 
-    def read_part(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> None:
-        """Reads records of one shard (a part that by_shard gave) into rows."""
+    def read_of_one_shard(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> None:
+        """Reads records of one shard (places that by_shard gave) into rows."""
         if records[0] == PADDING:
             into.put_records(rows, [self._empty] * len(rows))
             return
@@ -225,9 +231,9 @@ class ShardSet:
         """Returns what reads are under way, for the stall log."""
         return list(self._reading.copy().values())
 
-    def _open_shard(self, shard: Shard) -> "ShardFile | PlainShard | CachedShard":
+    def _open_shard(self, shard: Shard) -> OpenShard:
         if self._cache is not None:
-            return self._cache.open(shard, self._open_file, verify=self._options.verify == "sha256")
+            return self._open_cached(self._cache, shard)
         size = self.directory.size(shard.file)
         path = self.directory.where(shard.file)
         if size != shard.bytes:
@@ -245,6 +251,14 @@ class ShardSet:
                 )
             self._verified.add(shard.index)
         return self._open_file(path, shard)
+
+    def _open_cached(self, cache: "StoreCache", shard: Shard) -> OpenShard:
+        from shardstream.loaders.store.cached_shard import CachedShard
+
+        opened = CachedShard(cache, shard, self._open_file)
+        if self._options.verify == "sha256":
+            opened.fetch_all()
+        return opened
 
     def _open_file(self, path: str, shard: Shard) -> ShardFile | PlainShard:
         record_bytes = self.manifest.layout(shard).record_bytes

@@ -1,4 +1,4 @@
-"""Sequences in memory: where records are put, whatever shard they come from."""
+"""Sequences in memory: where records of all shards are put."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,16 +18,21 @@ class Rows:
     tokens: np.ndarray
     lengths: np.ndarray | None
 
-    def part(self, begin: int, end: int) -> "Rows":
+    def slice(self, begin: int, end: int) -> "Rows":
         """Returns views of rows begin to end - 1."""
         lengths = None if self.lengths is None else self.lengths[begin:end]
         return Rows(self.tokens[begin:end], lengths)
 
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Returns copies of rows, in the order asked for."""
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return Rows(self.tokens[rows], lengths)
+
     def put_records(self, rows: np.ndarray, records: Sequence[bytes]) -> None:
         """Copies records into rows, with as many document lengths as each has.
 
-        One by one: that takes 0.15 ms a million tokens where joining them first takes 0.2 (L=2048),
-        and keeps Python's lock, which a copy of arrays gives away and then waits for.
+        One by one: that is quicker than joining them first, and it keeps Python's lock, which a
+        copy of arrays gives away and then waits for.
         """
         tokens = _as_bytes(self.tokens)
         places = rows.tolist()
@@ -49,5 +54,5 @@ class Rows:
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:
-    """Returns a view V[P] of a contiguous array [P, W], an item a row."""
+    """Returns a view V[P] of a contiguous array [P, W], one item for each row."""
     return array.view(f"V{array.shape[1] * array.itemsize}")[:, 0]

@@ -7,14 +7,14 @@ number, so a block of a shard costs that block; other shards are fetched whole.
 
 Nothing is trusted: every answer tells the object's size, which must be the manifest's; ArrayRecord
 checks a hash of every chunk it reads; and when its last unit is in, a shard's sha256 is compared
-with the manifest's. A read that fails is done again on a fresh copy before anybody hears of it.
+with the manifest's. A read that fails is done again on a fresh copy before its error is raised.
 """
 
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -28,7 +28,6 @@ from shardstream.loaders.store.cache_entry import (
     list_entries,
     remove_leftovers,
 )
-from shardstream.loaders.store.cached_shard import CachedShard, ReadsRecords
 from shardstream.loaders.store.units import units_of_records
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.shard_format.shard_file import digest_of
@@ -40,7 +39,7 @@ _REQUEST_BYTES = 2 << 20
 # Entries that reads under way and reads ahead (buffer_rows: 12 rounds) use at the same time, and as
 # many again: evicting one of them would fetch it twice.
 _ENTRIES_IN_USE = 24
-# Other processes' fetches are noticed after this part of the budget.
+# Other processes' fetches are noticed after this fraction of the budget.
 _LOOK_AGAIN = 16
 
 
@@ -124,21 +123,13 @@ class StoreCache:
                 f"or give a cache_dir with more room than {self.folder}."
             )
 
-    def open(
-        self, shard: Shard, open_file: Callable[[str, Shard], ReadsRecords], *, verify: bool
-    ) -> "CachedShard":
-        """Returns an open shard; verify fetches all of it first and checks its sha256."""
-        opened = CachedShard(self, shard, open_file)
-        if verify:
-            opened.fetch_all()
-        return opened
-
     def expect(self, shard: Shard, indices: np.ndarray) -> None:
         """Begins to fetch records of a shard, which will be read soon."""
-        entry = self._entry(shard)
+        entry = self.entry_of(shard)
         self.request(entry, self.units_of(shard, indices))
 
-    def _entry(self, shard: Shard) -> CacheEntry:
+    def entry_of(self, shard: Shard) -> CacheEntry:
+        """Returns the open entry of a shard; a new one where the last was evicted."""
         with self._lock:
             entry = self._entries.get(shard.sha256)
             if entry is None or entry.is_evicted:
@@ -164,9 +155,9 @@ class StoreCache:
             longest = max(1, _REQUEST_BYTES // UNIT_BYTES)
             for run in np.split(fresh, np.flatnonzero(np.diff(fresh) != 1) + 1):
                 for at in range(0, len(run), longest):
-                    part = run[at : at + longest].tolist()
-                    future = self._pool().submit(self._fetch, entry, part[0], len(part))
-                    entry.pending.update(dict.fromkeys(part, future))
+                    piece = run[at : at + longest].tolist()
+                    future = self._pool().submit(self._fetch, entry, piece[0], len(piece))
+                    entry.pending.update(dict.fromkeys(piece, future))
                     waiting.add(future)
         return list(waiting)
 
@@ -192,7 +183,7 @@ class StoreCache:
                 if len(entry.pending) > count or entry.num_missing > count:
                     entry.announce(units)
                     return
-            self._verify(entry)  # these units make it whole: who waits for them waits for this
+            self.verify(entry)  # these units make it whole, so waiting for them includes this
             with entry.lock:
                 entry.announce(units)
         finally:
@@ -200,8 +191,12 @@ class StoreCache:
                 for i in units:
                     entry.pending.pop(i, None)
 
-    def _verify(self, entry: CacheEntry) -> None:
-        """Compares a shard that has become whole with the manifest."""
+    def verify(self, entry: CacheEntry) -> None:
+        """Compares a shard that has become whole with the manifest.
+
+        Raises:
+            ValueError: its sha256 is another; the local copy is forgotten.
+        """
         sha256 = digest_of(entry.path).sha256
         if sha256 != entry.shard.sha256:
             entry.forget()

@@ -1,15 +1,15 @@
 """Shards of a store on this host's disk, whole or in part, shared by all processes without locks.
 
     CACHE/shardstream-1/<sha256>/data    a sparse file of the shard's size
-    CACHE/shardstream-1/<sha256>/map     16 bytes of magic, then a byte a unit: 1 where data has it
+    CACHE/shardstream-1/<sha256>/map     16 bytes of magic, then one byte for each unit, 1 if there
 
 An entry is named by its content, so any process of any run may fill it: two that fetch one unit
 write the same bytes in the same place, and set the same byte of the map after that. There is
 nothing to hold, hence nothing that a killed process could leave held.
 
-An entry appears, and goes, by the rename of its folder. Whoever has it open keeps its pair of files
-until they are closed, even when it is evicted meanwhile. What is deleted is only ever a folder of
-such a name with such a map in it, and of its content only these two files.
+An entry appears, and goes, by the rename of its folder. A process that has it open keeps its pair
+of files until they are closed, even when it is evicted meanwhile. Only folders of such a name with
+such a map in them are ever deleted, and of their content only these two files.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _TRIES = 100  # an entry may be evicted just when it is opened
 
 
 class CacheEntry:
-    """One open entry; its files are closed when nobody refers to it any more.
+    """One open entry; its files are closed when nothing refers to it any more.
 
     Args:
         folder: of the cache.
@@ -68,7 +68,7 @@ class CacheEntry:
         )
 
     def _open(self) -> bool:
-        """Opens both files of one folder, whatever becomes of its name."""
+        """Opens both files of one folder, even if its name goes meanwhile."""
         with contextlib.ExitStack() as stack:
             try:
                 folder = os.open(self._folder, os.O_RDONLY)
@@ -186,5 +186,5 @@ def remove_leftovers(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for name in ("data", "map"):
         (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody put a file of their own here
+    with contextlib.suppress(OSError):  # it holds a file that isn't ours
         folder.rmdir()

@@ -1,16 +1,14 @@
-"""One shard on a store, read like a local file: fetched where need be, and anew where wrong."""
+"""One shard on a store, read like a local file: fetched where missing, and again where wrong."""
 
 import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from shardstream.loaders.store.cache import StoreCache
 from shardstream.shard_format.manifest import Shard
-
-if TYPE_CHECKING:
-    from shardstream.loaders.store.cache import StoreCache
 
 _log = logging.getLogger("shardstream.loaders")
 
@@ -37,12 +35,12 @@ class CachedShard:
     """
 
     def __init__(
-        self, cache: "StoreCache", shard: Shard, open_file: Callable[[str, Shard], Any]
+        self, cache: StoreCache, shard: Shard, open_file: Callable[[str, Shard], ReadsRecords]
     ) -> None:
         self._cache = cache
         self._shard = shard
         self._open_file = open_file
-        self._entry = cache._entry(shard)
+        self._entry = cache.entry_of(shard)
         self._file: ReadsRecords | None = None
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
@@ -85,10 +83,10 @@ class CachedShard:
             self.fetch_all()
 
     def fetch_all(self) -> None:
-        """Returns when the whole shard is here and its sha256 is the manifest's."""
+        """Returns when the whole shard is on this host and its sha256 is the manifest's."""
         self._fetch(np.arange(self._entry.num_units))
         if not self._cache.is_verified(self._shard):
-            self._cache._verify(self._entry)
+            self._cache.verify(self._entry)
 
     def _fetch(self, units: np.ndarray) -> None:
         for future in self._cache.request(self._entry, units):
@@ -96,12 +94,13 @@ class CachedShard:
 
     def _opened(self) -> ReadsRecords:
         with self._lock:
-            if self._file is None:
-                self._file = self._open_file(self._entry.path, self._shard)
-            return self._file
+            file = self._file
+            if file is None:
+                file = self._file = self._open_file(self._entry.path, self._shard)
+            return file
 
     def close(self) -> None:
-        """Closes the local copy, while nobody reads; may be called again."""
+        """Closes the local copy, while no read is under way; may be called again."""
         with self._lock:
             file, self._file = self._file, None
         if file is not None:

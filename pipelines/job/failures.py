@@ -43,6 +43,8 @@ _OUTSIDE = (
     "zstd.",
     "zstandard.",
 )
+# Exceptions of this project's own types: they are raised on purpose, and their messages say it all.
+_OWN = "shardstream."
 _OUTSIDE_BUILTINS = (OSError, EOFError, MemoryError, UnicodeError)
 _STEP = re.compile(r" \[while running '.*", re.DOTALL)
 _RAISED = re.compile(r"^(?:RuntimeError: )*((?:\w+\.)*[A-Za-z]\w*): (.*)", re.MULTILINE | re.DOTALL)
@@ -117,16 +119,13 @@ def describe_failure(error: Exception) -> str | None:
         return _STEP.sub("", message)
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error)
-    name, message = _name_of(type(error)), str(error)
+    names, message = [_name_of(kind) for kind in type(error).__mro__], str(error)
     if type(error) is RuntimeError and (found := _raised_last(message)):
-        name, message = found
-    elif not _is_outside(name):  # a subclass, such as one of a library's own
-        name = next(filter(_is_outside, map(_name_of, type(error).__mro__)), name)
-    if name == _name_of(OptionError):  # of a worker: the text of a traceback has no type
+        names, message = [found[0]], found[1]
+    if any(name.startswith(_OWN) for name in names):
         return one_line(message)
-    if not _is_outside(name):
-        return None
-    return f"{name.rsplit('.', 1)[-1]}: {one_line(message)}"
+    outside = next(filter(_is_outside, names), None)
+    return outside and f"{outside.rsplit('.', 1)[-1]}: {one_line(message)}"
 
 
 def one_line(message: object) -> str:
@@ -136,7 +135,7 @@ def one_line(message: object) -> str:
 
 def _raised_last(text: str) -> tuple[str, str] | None:
     """Returns qualified name and message of the exception at the end of a traceback's text."""
-    frames = re.split(r"^ +(?:File \"|\^|~).*$", text, flags=re.MULTILINE)
+    frames = re.split(r"^ +(?:File \"|\^|~).*$", text, flags=re.MULTILINE)  # or their marks
     match = _RAISED.search(frames[-1])
     return (match[1], match[2]) if match else None
 

@@ -30,7 +30,7 @@ class Flag:
     Attributes:
         name: on the command line, without dashes; None for the field's own.
         choices: the values there are, for a field whose type isn't a `Literal`.
-        parse: makes the value from the text, for a field of type str.
+        parse: makes the value from the text, for fields of strings.
     """
 
     name: str | None = None
@@ -143,7 +143,7 @@ def _kind_of(hint: object, flag: Flag, name: str) -> dict[str, Any]:
     if hint in _PAIRS:
         return {"action": "append", "type": _pair, "metavar": "NAME=VALUE"}
     if hint == tuple[str, ...]:
-        return {"nargs": "+", "metavar": "TEXT"}
+        return {"action": "extend", "nargs": "+", "type": flag.parse, "metavar": "TEXT"}
     if isinstance(hint, type) and hint in _METAVARS:
         return {"type": flag.parse if hint is str else hint, "metavar": _METAVARS[hint]}
     raise TypeError(f"{name}: no flag can hold a {hint}; expected str, int, float, bool or tuples")

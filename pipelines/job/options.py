@@ -34,6 +34,9 @@ from shardstream.tokens.packing.options import (
 )
 from shardstream.transforms.hub_token import check_secret_name
 
+Mode = Literal["batch", "stream"]
+ShuffleVia = Literal["auto", "files", "worker", "engine"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputOptions:
@@ -91,7 +94,7 @@ class WorkOptions:
         hub_token_secret: Secret Manager name of HF_TOKEN, for workers on Dataflow.
     """
 
-    shuffle_via: Literal["auto", "files", "worker", "engine"] = "auto"
+    shuffle_via: ShuffleVia = "auto"
     partition_mb: int | None = None
     block_kb: int | None = None
     threads: int | None = None
@@ -102,6 +105,7 @@ class WorkOptions:
     hub_token_secret: str | None = None
 
     def __post_init__(self) -> None:
+        _require_choice("shuffle_via", self.shuffle_via, ShuffleVia)
         if self.hub_token_secret is not None:
             check_secret_name(self.hub_token_secret)
         for name, value in (
@@ -112,6 +116,12 @@ class WorkOptions:
         ):
             if value is not None and value < 1:
                 raise OptionError(f"--{name} is {value}, expected at least 1")
+
+
+def _require_choice(name: str, value: str, choices: object) -> None:
+    if value not in typing.get_args(choices):
+        expected = ", ".join(typing.get_args(choices))
+        raise OptionError(f"--{name} is {value!r}, expected one of {expected}")
 
 
 def _group(title: str) -> dict[str, str]:
@@ -144,7 +154,7 @@ class PreprocessOptions:
     shards: ShardOptions = dataclasses.field(
         default_factory=ShardOptions, metadata=_group("output")
     )
-    mode: Literal["batch", "stream"] = dataclasses.field(default="batch", metadata=_group("stream"))
+    mode: Mode = dataclasses.field(default="batch", metadata=_group("stream"))
     stream: StreamModeOptions = dataclasses.field(
         default_factory=StreamModeOptions, metadata=_group("stream")
     )
@@ -152,6 +162,7 @@ class PreprocessOptions:
     beam_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_choice("mode", self.mode, Mode)
         if self.mode == "batch":
             if self.work.shuffle_via == "worker":
                 raise OptionError(
@@ -186,7 +197,10 @@ class PreprocessOptions:
 
 # What a field cannot say of its flag.
 _FLAGS: Mapping[type, Mapping[str, Flag]] = {
-    SourceOptions: {"text_template": Flag(parse=unescape)},
+    SourceOptions: {
+        "text_template": Flag(parse=unescape),
+        "reader_option": Flag(parse=unescape),
+    },
     TokenizerOptions: {
         "revision": Flag(name="tokenizer_revision"),
         "engine": Flag(name="tokenizer_engine", choices=ENGINES),

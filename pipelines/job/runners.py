@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.worker import sdk_worker, statesampler
+from shardstream.pipelines.process import Lent
 from shardstream.shard_format.errors import OptionError
 
 _LOCAL = (
@@ -61,6 +62,15 @@ def known_runner(name: str) -> str:
     return found or name
 
 
+def tell_exceptions_once() -> None:
+    """Keeps workers of this process from printing exceptions, for good; for a command's process.
+
+    Beam's worker prints a traceback to stderr, beside logging it and sending it to the runner,
+    which raises it. Bundles that were under way print theirs even after the run has ended.
+    """
+    sdk_worker.__dict__["print"] = lambda *_, **__: None
+
+
 def is_local(beam_args: Sequence[str]) -> bool:
     """Says whether the runner keeps shuffled data in the memory of this machine."""
     return runner_name(beam_args) in _LOCAL
@@ -102,46 +112,32 @@ def run(transform: beam.PTransform, beam_args: Sequence[str], *, streaming: bool
         options.view_as(StandardOptions).streaming = True
     pipeline = beam.Pipeline(options=options)
     _ = pipeline | type(transform).__name__ >> transform
-    with _bundles_end_at_once(), _exceptions_are_told_once():
+    with _bundles_end_at_once:
         with _own_signal_handlers():
             result = pipeline.run()
         result.wait_until_finish()
     return actual_runner(result, runner_name(beam_args))
 
 
-@contextlib.contextmanager
-def _bundles_end_at_once() -> Iterator[None]:
-    """Has the workers of this process sample what they spend time on every 10 ms, in the block.
+def _sample_often() -> Callable[[], None]:
+    """Has the workers of this process sample what they spend time on every 10 ms.
 
     Beam joins the sampling thread when a bundle ends, and that sleeps for up to a sixth of what the
     bundle took, 200 ms at most, which is a noticeable share of a short job. There is no option for
-    it, so a default argument of Beam's is changed for the time of a run; a Beam that is built
-    otherwise stays as it is.
+    it, so a default argument of Beam's is changed; a Beam that is built otherwise stays as it is.
     """
     begin = statesampler.StateSampler.__init__
     usual = begin.__defaults__
-    if usual != (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
-        yield
-        return
-    begin.__defaults__ = (_SAMPLING_MS,)
-    try:
-        yield
-    finally:
+    if usual == (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
+        begin.__defaults__ = (_SAMPLING_MS,)
+
+    def undo() -> None:
         begin.__defaults__ = usual
 
+    return undo
 
-@contextlib.contextmanager
-def _exceptions_are_told_once() -> Iterator[None]:
-    """Keeps workers of this process from printing the exceptions that the runner then raises.
 
-    Beam's worker prints a traceback to stderr, beside logging it and sending it to the runner.
-    """
-    names = sdk_worker.__dict__
-    names["print"] = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        del names["print"]
+_bundles_end_at_once = Lent(_sample_often)  # for the time of a run
 
 
 @contextlib.contextmanager

@@ -96,4 +96,4 @@ def follow(stream: GrowingStream, **options) -> Loader:
 
 def available(loader: Loader) -> list:
     """Returns the batches that come without anything being committed."""
-    return [next(loader) for _ in range(loader._part._sure_steps - loader.step)]
+    return [next(loader) for _ in range(loader.source.sure_steps - loader.step)]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from shardstream.loaders.order.buffer import BufferOrder, geometry_for
-from shardstream.loaders.order.epochs import PADDING, chain, num_steps
+from shardstream.loaders.order.epochs import PADDING, num_steps
+from shardstream.shard_format.keys import chain
 
 from benchmarks.mixing import measure
 
@@ -58,26 +59,26 @@ def test_buffer_order_in_any_pieces_is_the_same(sizes: tuple[int, int, int, int]
 def test_buffer_order_keeps_its_window(sizes: tuple[int, int, int, int]) -> None:
     order = order_of(sizes)
     g = order.geometry
-    lanes = np.arange(g.lanes)
+    tracks = np.arange(g.tracks)
     epoch = order.epoch(0)
-    arrivals = epoch.arrivals(0, g.lane_records, lanes)
-    assert np.array_equal(np.sort(arrivals, axis=1)[0], np.arange(g.lane_records))
-    assert (np.abs(arrivals - np.arange(g.lane_records)) <= g.max_delay + 1).all()
+    arrivals = epoch.arrivals(0, g.track_records, tracks)
+    assert np.array_equal(np.sort(arrivals, axis=1)[0], np.arange(g.track_records))
+    assert (np.abs(arrivals - np.arange(g.track_records)) <= g.max_delay + 1).all()
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_rounds_read_what_lanes_hold(sizes: tuple[int, int, int, int]) -> None:
+def test_rounds_read_what_tracks_hold(sizes: tuple[int, int, int, int]) -> None:
     order = order_of(sizes)
     g, epoch = order.geometry, order.epoch(2)
-    arrivals = np.arange(g.lane_records)
-    lanes = np.arange(g.lanes)
-    expected = epoch.records_of(lanes[:, None], arrivals)
+    arrivals = np.arange(g.track_records)
+    tracks = np.arange(g.tracks)
+    expected = epoch.records_of(tracks[:, None], arrivals)
     found = np.full(expected.shape, -1)
     for turn in range(epoch.num_rounds):
-        for read in epoch.reads_of(turn, epoch.lane_runs(lanes)):
+        for read in epoch.reads_of(turn, epoch.track_runs(tracks)):
             ids = (read.begin + np.arange(read.count)) % g.num_records
-            here = slice(read.arrival, read.arrival + read.per_lane)
-            found[read.lanes, here] = ids.reshape(len(read.lanes), -1)
+            here = slice(read.arrival, read.arrival + read.per_track)
+            found[read.tracks, here] = ids.reshape(len(read.tracks), -1)
             assert (epoch.round_of(arrivals[here]) == turn).all()
     assert np.array_equal(found, expected)
 
@@ -87,8 +88,8 @@ def test_hosts_read_disjoint_records_that_cover_the_epoch(hosts: int) -> None:
     order = order_of((5000, 8, 400, 4112))
     epoch, g = order.epoch(0), order.geometry
     seen = []
-    for host in np.split(np.arange(g.lanes), hosts):
-        runs = epoch.lane_runs(host)
+    for host in np.split(np.arange(g.tracks), hosts):
+        runs = epoch.track_runs(host)
         seen.append(
             sum(
                 read.count
@@ -124,13 +125,13 @@ def test_epochs_and_seeds_give_unlike_orders() -> None:
 def test_what_has_to_be_held_fits_the_buffer(sizes: tuple[int, int, int, int]) -> None:
     order = order_of(sizes)
     g, epoch = order.geometry, order.epoch(0)
-    lanes = np.arange(g.lanes)
-    arrivals = epoch.arrivals(0, g.lane_records, lanes)
+    tracks = np.arange(g.tracks)
+    arrivals = epoch.arrivals(0, g.track_records, tracks)
     reached = np.maximum.accumulate(epoch.round_of(arrivals).max(axis=0))
     loaded = np.array(
-        [(epoch.round_of(np.arange(g.lane_records)) <= turn).sum() for turn in reached]
+        [(epoch.round_of(np.arange(g.track_records)) <= turn).sum() for turn in reached]
     )
-    held = (loaded - np.arange(g.lane_records)) * g.lanes
+    held = (loaded - np.arange(g.track_records)) * g.tracks
     assert held.max() <= g.capacity
     assert held.mean() >= 0.5 * min(g.buffer_size, g.num_records / 3)
 
@@ -138,7 +139,7 @@ def test_what_has_to_be_held_fits_the_buffer(sizes: tuple[int, int, int, int]) -
 def test_first_batch_needs_a_small_part_of_the_buffer() -> None:
     order = order_of((100_000, 64, 10_000, 4112))
     epoch, g = order.epoch(0), order.geometry
-    first = epoch.arrivals(0, 1, np.arange(g.lanes))
+    first = epoch.arrivals(0, 1, np.arange(g.tracks))
     rounds = int(epoch.round_of(first).max()) + 1
     assert rounds * g.block < 0.5 * g.buffer_size
 

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from shardstream.loaders import Loader
-from shardstream.loaders.delivery import Delivery
+from shardstream.loaders.delivery import HostDelivery
+from shardstream.loaders.iterator import BatchIterator
+from shardstream.loaders.options import OrderOptions, ReadOptions
+from shardstream.loaders.shards.split import SplitSource
 
 from tests.loaders.conftest import Dataset
 
@@ -25,6 +28,10 @@ import sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from shardstream.loaders import Loader
+from shardstream.loaders.delivery import HostDelivery
+from shardstream.loaders.iterator import BatchIterator
+from shardstream.loaders.options import OrderOptions, ReadOptions
+from shardstream.loaders.shards.split import SplitSource
 
 path = sys.argv[1]
 assert jax.device_count() == 8
@@ -39,8 +46,10 @@ layouts = [
 ]
 for mesh, spec in layouts:
     sharding = NamedSharding(mesh, spec)
-    with Loader(path, batch_size=16, buffer_size=160, sharding=sharding, fields="maxtext") as loader:
-        loader._delivery._is_narrow = sys.argv[2] == "narrow"  # as on an accelerator
+    source = SplitSource(path, "train", OrderOptions(batch_size=16, buffer_size=160), ReadOptions())
+    is_narrow = sys.argv[2] == "narrow"  # as on an accelerator
+    delivery = HostDelivery(batch_size=16, sequence_length=8, sharding=sharding, travels_narrow=is_narrow)
+    with BatchIterator(source, delivery, fields="maxtext") as loader:
         for step, batch in enumerate(loader):
             for name, array in batch.items():
                 assert array.shape == (16, 8) and array.dtype == np.int32, (name, array)
@@ -92,7 +101,7 @@ with Loader(path, batch_size=16, buffer_size=160, output="numpy") as loader:
     mine = slice(index * rows, (index + 1) * rows)
     for step, batch in enumerate(loader):
         assert np.array_equal(batch["tokens"], expected[step][mine])
-    assert loader._part.shards.bytes_read <= 1.25 * 1203 * 28 / count
+    assert loader.source.split.shards.bytes_read <= 1.25 * 1203 * 28 / count
 print("ok", len(expected))
 """
 
@@ -168,29 +177,46 @@ def test_leaving_the_interpreter_without_close_ends_at_once(larger: Dataset) -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
-def test_next_batch_is_on_its_way_while_one_is_used(larger: Dataset, monkeypatch) -> None:
-    placed = []
-    deliver = Delivery.deliver
-    monkeypatch.setattr(
-        Delivery, "deliver", lambda self, batch: placed.append(1) or deliver(self, batch)
-    )
+class CountingDelivery(HostDelivery):
+    """Counts the batches that were prepared and those that were placed."""
+
+    prepared = placed = 0
+
+    def prepare(self, batch):
+        self.prepared += 1
+        return super().prepare(batch)
+
+    def deliver(self, batch):
+        self.placed += 1
+        return super().deliver(batch)
+
+
+def test_next_batch_is_on_its_way_while_one_is_used(larger: Dataset) -> None:
     sharding = NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec("data"))
-    with Loader(larger.path, batch_size=4, shuffle="none", sharding=sharding) as loader:
+    order = OrderOptions(batch_size=4, shuffle="none")
+    delivery = CountingDelivery(batch_size=4, sequence_length=8, sharding=sharding)
+    source = SplitSource(larger.path, "train", order, ReadOptions())
+    with BatchIterator(source, delivery) as loader:
         loader.start_prefetch()
-        while not loader._prefetcher.is_ready():
+        while delivery.prepared < 2:  # the first of them is a batch alone
             time.sleep(0.01)
+        time.sleep(0.05)
         for step in range(1, 5):
             next(loader)
-            assert len(placed) == step + 1
+            assert delivery.placed == step + 1
 
 
 @pytest.mark.parametrize("token_dtype", ["uint16", "uint32"])
 def test_ids_travel_narrow_to_an_accelerator_and_are_widened_there(make_dataset, token_dtype):
     dataset = make_dataset((20,), token_dtype=token_dtype)
-    with Loader(dataset.path, batch_size=20, shuffle="none") as loader:
-        loader._delivery._is_narrow = True  # as on an accelerator; the transfer is to the CPU
-        waiting = loader._delivery.prepare({"tokens": dataset.tokens.astype(token_dtype)})
-        assert waiting["tokens"].dtype == token_dtype
+    source = SplitSource(
+        dataset.path, "train", OrderOptions(batch_size=20, shuffle="none"), ReadOptions()
+    )
+    # As on an accelerator; the transfer is to the CPU.
+    delivery = HostDelivery(batch_size=20, sequence_length=16, travels_narrow=True)
+    waiting = delivery.prepare({"tokens": dataset.tokens.astype(token_dtype)})
+    assert waiting["tokens"].dtype == token_dtype
+    with BatchIterator(source, delivery) as loader:
         batch = next(loader)
     assert batch["tokens"].dtype == np.int32
     assert np.array_equal(batch["tokens"], dataset.tokens)

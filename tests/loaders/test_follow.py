@@ -42,7 +42,7 @@ def test_batches_come_as_shards_are_committed_and_end_with_the_stream(stream, wh
         assert loader.num_steps is None
         for count in (1, 0, 2, 1, 2):
             stream.commit(count)
-            loader._part.refresh()
+            loader.source.refresh()
             batches += available(loader)
             counts.append(len(batches))
         assert counts[0] >= 2, "half of 40 records at least"
@@ -115,8 +115,8 @@ def test_a_state_continues_exactly_whatever_was_committed_since(stream, whole, h
     with follow(stream, drop_remainder=False) as loader:
         for _ in range(4):
             stream.commit()
-            loader._part.refresh()
-            while loader.step < loader._part._sure_steps:
+            loader.source.refresh()
+            while loader.step < loader.source.sure_steps:
                 states.append(json.loads(json.dumps(loader.get_state())))
                 next(loader)
     assert len(states) >= 8
@@ -177,7 +177,7 @@ def test_each_split_is_followed_by_itself(tmp_path: Path) -> None:
     found = {}
     with follow(stream) as train, follow(stream, split="validation", batch_size=5) as held_out:
         stream.commit(1)
-        held_out._part.refresh()
+        held_out.source.refresh()
         assert available(held_out) == []
         stream.complete()
         found = {"train": firsts(list(train)), "validation": firsts(list(held_out))}

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from shardstream.loaders.order.epochs import PADDING, chain
+from shardstream.loaders.order.epochs import PADDING
 from shardstream.loaders.order.follow import FollowOrder
+from shardstream.shard_format.keys import chain
 
 # batch_size, buffer_size, numbers of records as a stream grows to its end
 STREAMS = [

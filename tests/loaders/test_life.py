@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shardstream.loaders import Loader
-from shardstream.loaders.shards.reader import ShardSet
+from shardstream.loaders.delivery import HostDelivery
+from shardstream.loaders.iterator import BatchIterator
+from shardstream.loaders.options import OrderOptions, ReadOptions
+from shardstream.loaders.shards.rows import Rows
+from shardstream.loaders.shards.split import SplitSource
 
 from tests.loaders.conftest import Dataset
 
@@ -134,21 +138,45 @@ def test_no_end_has_no_length_and_goes_on(dataset: Dataset) -> None:
     assert np.array_equal(np.bincount(rows), np.full(100, 5))
 
 
-def test_stall_is_logged_with_its_cause(larger: Dataset, monkeypatch, caplog) -> None:
-    read_range = ShardSet._read
+class SlowSource(SplitSource):
+    """Waits before it gives rows, and says so."""
 
-    def slow(self, *arguments):
-        self._reading[threading.get_ident()] = self.shards[arguments[0]].file
+    def batches(self, reading):
         time.sleep(0.3)
-        read_range(self, *arguments)
+        yield from super().batches(reading)
 
-    monkeypatch.setattr(ShardSet, "_read", slow)
+    def waiting_for(self):
+        return ["reading train-00000-of-00005.array_record", "reading another"]
+
+
+def test_stall_is_logged_with_its_cause(larger: Dataset, caplog) -> None:
+    source = SlowSource(larger.path, "train", OrderOptions(batch_size=8), ReadOptions())
+    delivery = HostDelivery(batch_size=8, sequence_length=8, output="numpy")
     with (
         caplog.at_level(logging.WARNING, "shardstream.loaders"),
-        numpy_loader(larger, shuffle="none", stall_secs=0.1) as loader,
+        BatchIterator(source, delivery, stall_secs=0.1) as loader,
     ):
         next(loader)
-    assert "no batch for 0.1 s: reading train-00000-of-00005.array_record" in caplog.text
+    assert "no batch for 0.1 s: reading train-00000-of-00005.array_record; reading" in caplog.text
+
+
+def test_reads_under_way_are_named_while_they_last(larger: Dataset) -> None:
+    source = SplitSource(larger.path, "train", OrderOptions(batch_size=8), ReadOptions())
+    seen = []
+
+    class Watching(Rows):
+        """Notes what is being read while records are put into place."""
+
+        def put(self, rows, tokens, lengths):
+            seen.extend(source.waiting_for())
+
+    rows = source.split.shards.make_rows(2, lengths=False)
+    source.split.shards.read_records(
+        np.array([303, 304]), Watching(rows.tokens, None), np.arange(2)
+    )
+    assert seen == ["reading train-00001-of-00005.array_record, records 3 to 4"]
+    assert source.waiting_for() == []
+    source.close()
 
 
 def test_reader_errors_reach_the_caller_again_and_again(make_dataset) -> None:

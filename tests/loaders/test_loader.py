@@ -152,7 +152,7 @@ def test_skip_passes_over_batches_without_reading_them(larger: Dataset) -> None:
         assert np.array_equal(next(loader)["tokens"], batches[100]["tokens"])
         loader.skip(3)
         assert np.array_equal(next(loader)["tokens"], batches[104]["tokens"])
-        assert loader._part.shards.bytes_read < 0.9 * 1203 * 24
+        assert loader.source.split.shards.bytes_read < 0.9 * 1203 * 24
         loader.skip(10_000)
         assert list(loader) == []
 
@@ -170,7 +170,7 @@ def test_hosts_together_hold_the_global_batch_and_read_their_share(
         options = {"shuffle": shuffle, "batch_size": 16, "buffer_size": 160}
         with numpy_loader(larger, process_index=host, process_count=hosts, **options) as loader:
             parts.append(list(loader))
-            assert loader._part.shards.bytes_read <= 1.25 * record_bytes / hosts
+            assert loader.source.split.shards.bytes_read <= 1.25 * record_bytes / hosts
     for step, batch in enumerate(expected):
         joined = np.concatenate([part[step]["tokens"] for part in parts])
         assert np.array_equal(joined, batch["tokens"])
@@ -214,7 +214,7 @@ def test_bounded_open_shards_give_the_same_batches(larger: Dataset) -> None:
         expected = firsts(list(loader))
     with numpy_loader(larger, shuffle="global", max_open_shards=1, read_threads=4) as loader:
         assert np.array_equal(firsts(list(loader)), expected)
-        assert len(loader._part.shards._open) <= 1
+        assert loader.source.split.shards.num_open <= 1
 
 
 @pytest.mark.parametrize("group_size", [1, 4])
@@ -262,8 +262,8 @@ def test_padding_on_the_left_is_honoured(make_dataset) -> None:
         ({"seed": "x"}, "seed is 'x', expected an integer"),
         ({"fields": ("token",)}, "expected some of tokens"),
         ({"split": "test"}, "no split 'test' in this dataset, expected one of: train"),
-        ({"output": "torch"}, "output is 'torch', expected 'jax' or 'numpy'"),
-        ({"token_dtype": "uint8"}, "token_dtype is 'uint8', expected 'int32' or 'stored'"),
+        ({"output": "torch"}, "output is 'torch', expected one of jax, numpy"),
+        ({"token_dtype": "uint8"}, "token_dtype is 'uint8', expected one of int32, stored"),
         (
             {"token_dtype": "stored", "output": "jax"},
             "token_dtype is 'stored' with output='jax', expected output='numpy'",
@@ -282,9 +282,9 @@ def test_wrong_options_raise_when_the_loader_is_built(dataset, options, message)
         numpy_loader(dataset, **options)
 
 
-def test_unknown_option_raises_and_lists_those_there_are(dataset: Dataset) -> None:
+def test_unknown_option_raises_and_names_the_nearest(dataset: Dataset) -> None:
     with pytest.raises(
-        TypeError, match="unknown loader option bufer_size; options are batch_size,"
+        TypeError, match=r"a Loader has no option bufer_size\. Did you mean buffer_size\?"
     ):
         Loader(dataset.path, batch_size=8, bufer_size=3)
 

@@ -22,9 +22,9 @@ def test_wide_tokens_and_lengths_that_nobody_asks_for() -> None:
     assert rows.tokens.tolist() == [[0, 0], [70_000, 3]]
 
 
-def test_parts_share_memory_with_the_rows() -> None:
+def test_slices_share_memory_with_the_rows() -> None:
     rows = Rows(np.zeros((3, 3), np.uint16), np.zeros((3, 2), np.uint16))
-    part = rows.part(1, 3)
+    part = rows.slice(1, 3)
     part.put_records(np.array([0]), [SHORT])
     assert rows.tokens.tolist() == [[0, 0, 0], [7, 8, 9], [0, 0, 0]]
     assert rows.lengths.tolist() == [[0, 0], [2, 1], [0, 0]]

@@ -11,8 +11,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.runners.worker import sdk_worker
 from shardstream.pipelines.job import failures
-from shardstream.pipelines.job.runners import run
+from shardstream.pipelines.job.runners import run, tell_exceptions_once
 from shardstream.pipelines.preprocess import main
 from shardstream.shard_format.errors import OptionError
 from shardstream.transforms.errors import JobError
@@ -36,6 +37,12 @@ RAISED: dict[str, tuple[Callable[[], Exception], str | None]] = {
     "arrow": (lambda: pa.ArrowInvalid("a.parquet: broken"), "ArrowInvalid: a.parquet: broken"),
     "zlib": (lambda: zlib.error("bad data"), "error: bad data"),
     "text": (lambda: UnicodeError("a.txt: byte 7"), "UnicodeError: a.txt: byte 7"),
+    "source": (
+        lambda: type("SourceError", (ValueError,), {"__module__": "shardstream.sources.errors"})(
+            "a.csv, row 7: too wide"
+        ),
+        "a.csv, row 7: too wide",
+    ),
     "job": (lambda: JobError("2 of 4 documents are dead"), "2 of 4 documents are dead"),
     "option": (lambda: OptionError("seed is 7"), "seed is 7"),
     "value": (lambda: ValueError("zip() argument 3 is longer than arguments 1-2"), None),
@@ -56,8 +63,11 @@ class _Raise(beam.DoFn):
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("kind", RAISED)
 def test_exception_of_a_worker_is_never_the_user_s_mistake(
-    runner: str, kind: str, capsys: pytest.CaptureFixture
+    runner: str, kind: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sdk_worker.__dict__, "print", print)  # put back with the test
+    tell_exceptions_once()  # as the command does
+
     def body() -> int:
         with failures.running():
             run(beam.Create([1]) | beam.ParDo(_Raise(kind)), [f"--runner={runner}"])
@@ -98,13 +108,16 @@ from pathlib import Path
 from shardstream.pipelines.process import set_up_process
 set_up_process()
 from shardstream.pipelines import preprocess
+from shardstream.pipelines.logs import end_logs
 from shardstream.pipelines.job import build
 run = build.run
 def remove_then_run(*args, **kwargs):
     Path(sys.argv[1]).unlink()
     return run(*args, **kwargs)
 build.run = remove_then_run
-sys.exit(preprocess.main(sys.argv[2:]))
+status = preprocess.main(sys.argv[2:])
+end_logs()
+sys.exit(status)
 """
 
 
@@ -122,7 +135,7 @@ def test_file_that_vanishes_while_the_job_runs_is_one_line(
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     expected = f"error: FileNotFoundError: [Errno 2] No such file or directory: '{paths[1]}'\n"
-    assert done.stderr == expected
+    assert done.stderr == expected, done.stderr
 
 
 def test_planning_makes_option_errors_of_what_cannot_be_opened() -> None:

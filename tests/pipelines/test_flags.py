@@ -17,6 +17,7 @@ from shardstream.pipelines.job.flags import (
 from shardstream.pipelines.job.options import (
     OutputOptions,
     PreprocessOptions,
+    WorkOptions,
     make_parser,
     parse_options,
 )
@@ -121,7 +122,7 @@ def _parse(*argv: str) -> _Many:
 def test_every_kind_of_field_is_a_flag() -> None:
     assert _parse("--word", "w") == _Many(word="w")
     argv = ["--word=w", "--count", "3", "--share", "0.25", "--no-on", "--off", "--kind", "c"]
-    argv += ["--files", "x", "y"]
+    argv += ["--files", "x", "y", "--files=z"]
     argv += ["--settings", "sep=\\t", "--settings", "quote=a=b"]
     assert _parse(*argv) == _Many(
         word="w",
@@ -130,7 +131,7 @@ def test_every_kind_of_field_is_a_flag() -> None:
         on=False,
         off=True,
         kind="c",
-        files=("x", "y"),
+        files=("x", "y", "z"),
         settings=(("sep", "\t"), ("quote", "a=b")),
     )
     assert _parse("--word", "w") == _Many(word="w")  # nothing stays from before
@@ -189,6 +190,10 @@ def test_options_are_built_in_python_without_a_command_line() -> None:
         output=OutputOptions(output="o"),
     )
     assert options == parse_options(REQUIRED)
+    with pytest.raises(OptionError, match="--mode is 'bach', expected one of batch, stream"):
+        dataclasses.replace(options, mode="bach")
+    with pytest.raises(OptionError, match="--shuffle_via is 'x', expected one of auto, files"):
+        WorkOptions(shuffle_via="x")
 
 
 def test_field_of_a_kind_that_no_flag_holds_is_refused_when_the_parser_is_made() -> None:

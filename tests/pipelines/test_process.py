@@ -1,15 +1,18 @@
 """Settings of a process: none by an import, all of a command's own, put back after a call."""
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.preprocess import preprocess
-from shardstream.pipelines.process import borrowed_process
+from shardstream.pipelines.process import Lent, borrowed_process
 
 from tests.pipeline_runs import parquet_flags
 
@@ -79,13 +82,39 @@ def test_call_that_fails_leaves_the_process_as_it_was(
 
 def test_token_that_a_call_fetched_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with borrowed_process():
+    with borrowed_process:
         os.environ["HF_TOKEN"] = "hf_fetched"
     assert "HF_TOKEN" not in os.environ
     monkeypatch.setenv("HF_TOKEN", "hf_own")
-    with borrowed_process():
+    with borrowed_process:
         os.environ["HF_TOKEN"] = "hf_fetched"
     assert os.environ["HF_TOKEN"] == "hf_own"
+
+
+def test_calls_side_by_side_and_inside_each_other_leave_nothing_behind() -> None:
+    made: list[str] = []
+
+    def change() -> Callable[[], None]:
+        made.append("made")
+        return lambda: made.append("undone")
+
+    lent = Lent(change)
+    both_inside = threading.Barrier(2)
+
+    def call() -> None:
+        with lent, lent:
+            both_inside.wait()
+            assert made == ["made"]
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["made", "undone"]
+    with contextlib.suppress(ValueError), lent:
+        raise ValueError
+    assert made == ["made", "undone"] * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other wheels come without jemalloc")

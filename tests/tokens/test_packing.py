@@ -180,7 +180,10 @@ def test_pack_refuses_what_are_no_lengths(lengths: list):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"packing": "bestfit"}, "expected one of concat, pad, best_fit, none, found 'bestfit'"),
+        (
+            {"packing": "bestfit"},
+            "packing is 'bestfit', expected one of concat, pad, best_fit, none",
+        ),
         ({"truncation": "chop"}, "expected one of auto, cut, split, drop"),
         ({"pad_side": "both"}, "expected one of right, left"),
         ({"sequence_length": 0}, "expected 1 to 2\\*\\*31 - 1 tokens, found 0"),

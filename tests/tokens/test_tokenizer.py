@@ -155,8 +155,8 @@ def test_open_file_asks_for_its_directory(directory_of):
     ("changes", "message"),
     (
         ({"tokenizer": " "}, "expected a hub name"),
-        ({"engine": "fast"}, "engine: expected one of auto, gigatoken"),
-        ({"special_tokens_in_text": "no"}, "expected one of encode, parse, found 'no'"),
+        ({"engine": "fast"}, "engine is 'fast', expected one of auto, gigatoken"),
+        ({"special_tokens_in_text": "no"}, "is 'no', expected one of encode, parse"),
         ({"audit_every": -1}, "expected 0 .* found -1"),
     ),
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-from shardstream.tokens.engines.engine import text_bytes, text_offsets
+from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 NUM_CODE_POINTS = 0x110000
 # Bounds the temporaries: 8 bytes for each byte of text where a script's every byte is looked at.
@@ -60,8 +60,8 @@ class CodePointSet:
         Returns:
             bool[n], True where a text holds at least one.
         """
-        offsets = text_offsets(texts)
-        data = text_bytes(texts)[offsets[0] : offsets[-1]]
+        offsets = value_offsets(texts)
+        data = value_bytes(texts)[offsets[0] : offsets[-1]]
         outside = np.zeros(len(texts), bool)
         if len(data) == 0:
             return outside

@@ -94,17 +94,3 @@ def as_large_strings(texts: pa.Array | pa.ChunkedArray) -> pa.LargeStringArray:
             f"row {first}. Drop or fill null documents before tokenizing."
         )
     return texts if texts.type == pa.large_string() else texts.cast(pa.large_string())
-
-
-def text_offsets(texts: pa.LargeStringArray) -> np.ndarray:
-    """Byte offsets of n texts into `text_bytes`, int64[n + 1], a view of Arrow's own buffer."""
-    if len(texts) == 0:
-        return np.zeros(1, np.int64)
-    buffer = texts.buffers()[1]
-    return np.frombuffer(buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-
-
-def text_bytes(texts: pa.LargeStringArray) -> np.ndarray:
-    """The whole value buffer behind `texts`, uint8[b], a view; slices share it."""
-    buffer = texts.buffers()[2]
-    return np.zeros(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)

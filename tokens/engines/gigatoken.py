@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from shardstream.tokens.engines.engine import Encoded, EngineUnavailable, text_bytes, text_offsets
+from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
+from shardstream.tokens.engines.engine import Encoded, EngineUnavailable
 from shardstream.tokens.process_memory import resident_bytes
 
 DEFAULT_CACHE_BYTES = 256 << 20
@@ -86,7 +87,7 @@ class GigatokenEngine:
         ids = np.asarray(result.content.data)
         offsets = np.asarray(result.offsets.data)
         if before is None:
-            size = int(text_offsets(texts)[-1] - text_offsets(texts)[0])
+            size = int(value_offsets(texts)[-1] - value_offsets(texts)[0])
             instance.charged_bytes += _CACHE_BYTES_PER_TEXT_BYTE * size
         else:
             growth = (resident_bytes() or before) - before - ids.nbytes - offsets.nbytes
@@ -109,10 +110,10 @@ class GigatokenEngine:
         """Wraps n texts as an awkward array over the same memory."""
         contents = self._awkward.contents
         characters = contents.NumpyArray(
-            text_bytes(texts),  # pyright: ignore[reportArgumentType]  (it takes any array)
+            value_bytes(texts),  # pyright: ignore[reportArgumentType]  (it takes any array)
             parameters={"__array__": "char"},
         )
-        offsets = self._awkward.index.Index64(text_offsets(texts))
+        offsets = self._awkward.index.Index64(value_offsets(texts))
         layout = contents.ListOffsetArray(offsets, characters, parameters={"__array__": "string"})
         return self._awkward.Array(layout)
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from shardstream.shard_format.record import RecordLayout, slots_for
+from shardstream.tokens.arrow_buffers import offsets_of
 from shardstream.tokens.packing.options import PackingOptions
 from shardstream.tokens.packing.pieces import Pieces, expand
 from shardstream.tokens.token_ranges import Gather, TokenRanges, large_binary, ranges_of
@@ -101,7 +102,7 @@ class Assembly:
             ranges_of_sequence = np.bincount(
                 pieces.sequence, weights=parts, minlength=pieces.num_sequences
             ).astype(np.int64)
-        self._first_range = _ends(ranges_of_sequence)
+        self._first_range = offsets_of(ranges_of_sequence)
         self.lengths = _lengths(pieces, layout)
         self._used = self.lengths.sum(axis=1, dtype=np.int64)
         self._gather = Gather(self._data, self._begin, self._end)
@@ -224,7 +225,7 @@ def _pad(
         return _join_padding(flat, used, missing, pad_id, pad_side)
     padded = np.empty((len(used), length), dtype)
     rows = max(1, _PAD_BLOCK_BYTES // (length * dtype.itemsize))
-    begin = _ends(used)
+    begin = offsets_of(used)
     for first in range(0, len(used), rows):
         block = slice(first, first + rows)
         part = flat[begin[first] : begin[min(first + rows, len(used))]]
@@ -236,9 +237,9 @@ def _join_padding(
     flat: np.ndarray, used: np.ndarray, missing: np.ndarray, pad_id: int, pad_side: str
 ) -> np.ndarray:
     """Puts `missing[i]` padding beside the `used[i]` tokens of each sequence i; as `_pad`."""
-    sequences = large_binary(_ends(used) * flat.itemsize, flat)
+    sequences = large_binary(offsets_of(used) * flat.itemsize, flat)
     padding = np.full(int(missing.sum()), pad_id, flat.dtype)
-    fillers = large_binary(_ends(missing) * flat.itemsize, padding)
+    fillers = large_binary(offsets_of(missing) * flat.itemsize, padding)
     pair = (sequences, fillers) if pad_side == "right" else (fillers, sequences)
     joined = pc.binary_join_element_wise(  # pyright: ignore[reportAttributeAccessIssue]
         *pair, _EMPTY
@@ -252,9 +253,3 @@ def _lengths(pieces: Pieces, layout: RecordLayout) -> np.ndarray:
     _, slot = expand(np.bincount(pieces.sequence, minlength=pieces.num_sequences))
     lengths[pieces.sequence, slot] = pieces.tokens
     return lengths
-
-
-def _ends(lengths: np.ndarray) -> np.ndarray:
-    ends = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
-    return ends

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shardstream.shard_format.errors import OptionError
+from shardstream.shard_format.messages import require_choice
 
 PACKINGS: Final = ("concat", "pad", "best_fit", "none")
 TRUNCATIONS: Final = ("auto", "cut", "split", "drop")
@@ -51,9 +52,9 @@ class PackingOptions:
     keep_eos: bool = False
 
     def __post_init__(self) -> None:
-        _require_choice("packing", self.packing, PACKINGS)
-        _require_choice("truncation", self.truncation, TRUNCATIONS)
-        _require_choice("pad_side", self.pad_side, PAD_SIDES)
+        require_choice("packing", self.packing, PACKINGS)
+        require_choice("truncation", self.truncation, TRUNCATIONS)
+        require_choice("pad_side", self.pad_side, PAD_SIDES)
         if not 1 <= self.sequence_length < 2**31:
             raise OptionError(
                 f"sequence_length: expected 1 to 2**31 - 1 tokens, found {self.sequence_length}."
@@ -85,8 +86,3 @@ class PackingOptions:
     def truncation_rule(self) -> str:
         """The truncation in force: `auto` resolved to cut, split or drop."""
         return _AUTO_TRUNCATION[self.packing] if self.truncation == "auto" else self.truncation
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")

@@ -1,5 +1,6 @@
 """The end of a bounded stream: nothing was lost, says the log; then dataset.json is completed."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -86,7 +87,8 @@ def count_source(log: StreamLog) -> dict[str, int]:
 
 def count_lines(plan: StreamPlan, partition: str) -> int:
     """Returns the dead letters on file of a partition."""
-    return (plan.directory.find(naming.dead_letters_name(partition)) or b"").count(b"\n")
+    lines = (plan.directory.find(naming.dead_letters_name(partition)) or b"").splitlines()
+    return sum(json.loads(line).get("num_rows", 1) for line in lines)
 
 
 def describe_following(directory: Directory) -> dict[str, Any]:

@@ -11,7 +11,7 @@ which nothing is missing aren't opened at all.
 
 import dataclasses
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
@@ -19,8 +19,9 @@ import pyarrow as pa
 from shardstream.shard_format import keys, naming
 from shardstream.shard_format.commit_log import PartitionRead
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
-from shardstream.sources.read import DeadLetter, TextBlock, read_blocks
+from shardstream.sources.read import DeadLetter, TextBlock, count_by_reason, read_blocks
 from shardstream.sources.resolve import SourceFile
+from shardstream.tokens.arrow_buffers import value_nbytes
 from shardstream.tokens.packing.pack import PackingReport, pack, report
 from shardstream.tokens.tokenizer import Tokenizer
 from shardstream.transforms.stream.log import StreamLog
@@ -28,7 +29,6 @@ from shardstream.transforms.stream.plan import StreamPlan
 from shardstream.transforms.token_blocks import (
     TokenBlock,
     document_lengths,
-    text_nbytes,
     tokenize_blocks,
 )
 
@@ -101,8 +101,10 @@ class PartitionTally:
     def see_text(self, block: TextBlock) -> None:
         """Counts a block as it was read, before anything is left out."""
         self._documents += block.num_read
-        self._text_bytes += text_nbytes(block.texts)
-        rows = block.rows.tolist() + [letter.row for letter in block.dead_letters]
+        self._text_bytes += value_nbytes(block.texts)
+        rows = block.rows.tolist()
+        for letter in block.dead_letters:
+            rows += (letter.row, letter.row + letter.num_rows - 1)
         if rows:
             begin, end = self._spans.get(block.partition, (rows[0], 0))
             self._spans[block.partition] = min(begin, *rows), max(end, max(rows) + 1)
@@ -125,14 +127,14 @@ class PartitionTally:
         name = self.partition.name
         if self.letters:
             letters = sorted(self.letters, key=lambda letter: (letter.partition, letter.row))
-            lines = (json.dumps(vars(letter), ensure_ascii=False) for letter in letters)
+            lines = (json.dumps(letter.as_dict(), ensure_ascii=False) for letter in letters)
             text = "".join(f"{line}\n" for line in lines)
             plan.directory.write(naming.dead_letters_name(name), text.encode())
         return PartitionRead(
             name=name,
             spans=tuple((file, *span) for file, span in sorted(self._spans.items())),
             documents=self._documents,
-            dead_letters=dict(sorted(Counter(letter.reason for letter in self.letters).items())),
+            dead_letters=count_by_reason(self.letters),
             text_bytes=self._text_bytes,
             set_aside=self._set_aside.to_dict(),
         )
@@ -214,7 +216,7 @@ def _read_pieces(partition: Partition, plan: StreamPlan) -> Iterator[TextBlock]:
         for begin in range(0, max(1, len(block.rows)), limit):
             rows = block.rows[begin : begin + limit]
             texts = block.texts.slice(begin, limit)
-            num_read = len(rows) + len(letters)
+            num_read = len(rows) + sum(letter.num_rows for letter in letters)
             yield TextBlock(block.partition, rows, texts, letters, num_read)
             letters = []
 

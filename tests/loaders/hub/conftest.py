@@ -17,7 +17,23 @@ from shardstream import loaders
 NUM_FILES = 6
 ROWS_PER_FILE = 400
 DEAD_ROWS = 3  # nulls in file 2
-_WORDS = ("the quick brown fox jumps over a lazy dog while rain falls mainly in spain").split()  # noqa: SIM905
+_WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "rain",
+    "falls",
+    "mainly",
+    "in",
+    "spain",
+]
 
 
 def document(number: int) -> str:
@@ -70,7 +86,7 @@ class Streams:
             "tokenizer": self.tokenizer_directory,
             "sequence_length": 32,
             "batch_size": 64,
-            "shuffle_buffer": 500,
+            "buffer_size": 500,
             "lanes": 4,
             "output": "numpy",
             "fields": ("tokens", "segment_ids"),

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from shardstream.loaders.hub.cache import TokenBlock, TokenCache
+from shardstream.loaders.hub.cache import TokenCache, TokenizedRows
 
 KEYS = ["a" * 32, "b" * 32]
 
 
-def _block(first: int = 0, count: int = 100) -> TokenBlock:
+def _block(first: int = 0, count: int = 100) -> TokenizedRows:
     """Rows first to first + count - 1, row 3 of them dead."""
     rows = np.delete(np.arange(first, first + count), 3)
     tokens = pa.array([str(row).encode() for row in rows], pa.large_binary())
-    return TokenBlock(first, first + count, rows, tokens, {"null_text": [first + 3]})
+    return TokenizedRows(first, first + count, rows, tokens, {"null_text": [first + 3]})
 
 
 def _write(cache: TokenCache, file: int, segment: int, count: int = 100) -> bool:
@@ -56,13 +56,13 @@ def test_entry_comes_back_as_it_was_and_is_unseen_before_it_is_whole(tmp_path: P
     assert _usage(tmp_path) == _size(tmp_path)
 
 
-def test_part_of_a_block_keeps_its_rows_and_its_dead() -> None:
-    part = _block(100, 10).part(102, 105)
+def test_rows_between_of_a_block_keeps_its_rows_and_its_dead() -> None:
+    part = _block(100, 10).between(102, 105)
     assert (part.first_row, part.end_row, part.dead) == (102, 105, {"null_text": [103]})
     assert part.rows.tolist() == [102, 104]
     assert part.tokens.to_pylist() == [b"102", b"104"]
-    assert _block(100, 10).part(105, None).dead == {"null_text": []}
-    assert _block().part(0, None).rows.tolist() == _block().rows.tolist()
+    assert _block(100, 10).between(105, None).dead == {"null_text": []}
+    assert _block().between(0, None).rows.tolist() == _block().rows.tolist()
 
 
 def test_abandoned_and_broken_entries_are_as_good_as_none(tmp_path: Path) -> None:

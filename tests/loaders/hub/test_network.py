@@ -15,7 +15,7 @@ OPTIONS: dict[str, Any] = {
     "tokenizer": "acme/tokenizer",
     "sequence_length": 32,
     "batch_size": 64,
-    "shuffle_buffer": 500,
+    "buffer_size": 500,
     "lanes": 4,
     "retry_secs": 0.01,
     "stall_secs": 0.3,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from shardstream.loaders.hub.buffer import RollingBuffer
 from shardstream.loaders.hub.feed import Checkpoint
-from shardstream.loaders.hub.order import EpochOrder
+from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.hub.share import Position
 
 
-def _order(epoch: int = 0, window: int = 100, **changed: int) -> EpochOrder:
+def _order(epoch: int = 0, window: int = 100, **changed: int) -> ShareOrder:
     options = {"key": 7, "share": 0, "shares": 1, "num_partitions": 10, "window": window}
-    return EpochOrder(epoch, **(options | changed))
+    return ShareOrder(epoch, **(options | changed))
 
 
 def test_golden_order() -> None:

@@ -42,7 +42,7 @@ def test_concat_keeps_every_token_and_pads_a_unit_in_256(streams: Streams) -> No
 
 
 def test_no_buffer_keeps_the_order_of_the_source(streams: Streams) -> None:
-    with streams.open(shuffle_buffer=0, packing="none", drop_remainder=False) as stream:
+    with streams.open(buffer_size=0, packing="none", drop_remainder=False) as stream:
         assert streams.numbers(stream) == all_documents()
 
 
@@ -124,6 +124,31 @@ def test_state_of_every_step_resumes_the_same_tail(streams: Streams, same: Same)
         same(resumed, batches[5:])
 
 
+def test_state_golden(streams: Streams) -> None:
+    with streams.open(shares=2, process_count=1, process_index=0) as stream:
+        first = stream.get_state()
+        next(stream)
+        state = stream.get_state()
+        assert state["fingerprint"] == stream.source.opened.fingerprint
+        assert repr(stream).startswith(f"HubStream('parquet' at {stream.commit}, tokenizer=")
+        assert repr(stream).endswith(
+            "buffer_size=500, seed=0, fields=('tokens', 'segment_ids')): step 1"
+        )
+    assert first["positions"] == {"0": [0, 0, 0, None], "1": [0, 0, 0, None]}
+    assert {name: state[name] for name in state if name not in ("positions", "fingerprint")} == {
+        "version": 1,
+        "seed": 0,
+        "batch_size": 64,
+        "shuffle_buffer": 500,  # the key that states have always had
+        "lanes": 4,
+        "shares": 2,
+        "drop_remainder": True,
+        "step": 1,
+        "num_bad_records": 0,
+        "bad_records": [],
+    }
+
+
 def test_state_taken_after_resuming_is_as_good(streams: Streams, same: Same) -> None:
     with streams.open() as stream:
         batches = list(stream)
@@ -137,7 +162,7 @@ def test_state_taken_after_resuming_is_as_good(streams: Streams, same: Same) -> 
 
 
 def test_resume_reads_no_more_than_the_buffer_again(streams: Streams) -> None:
-    options = {"packing": "pad", "sequence_length": 64, "shuffle_buffer": 256, "lanes": 2}
+    options = {"packing": "pad", "sequence_length": 64, "buffer_size": 256, "lanes": 2}
     with streams.open(**options, prefetch=1) as stream:
         list(stream.take(30))
         state = stream.get_state()
@@ -232,8 +257,12 @@ def test_delivers_to_devices_with_a_sharding_and_all_fields(streams: Streams) ->
 
 
 def test_mistakes_are_named(streams: Streams, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="unknown loader option bufer; options are dataset"):
-        streams.open(bufer=3)
+    with pytest.raises(
+        TypeError, match=r"a stream has no option bufer_size\. Did you mean buffer_s"
+    ):
+        streams.open(bufer_size=3)
+    with pytest.raises(TypeError, match="no option shuffle_buffer any more: it is buffer_size"):
+        streams.open(shuffle_buffer=3)
     with pytest.raises(ValueError, match="expected a multiple of shares=3"):
         streams.open(shares=3)
     with pytest.raises(ValueError, match="has no column 'body', expected one of n, text"):
@@ -270,7 +299,7 @@ def test_broken_file_raises_with_its_name_and_row(streams: Streams, tmp_path: Pa
     data[middle : middle + 60] = b"\xff" * 60
     path.write_bytes(data)
     with (
-        streams.open([str(path)], shuffle_buffer=0) as stream,
+        streams.open([str(path)], buffer_size=0) as stream,
         pytest.raises(loaders.StreamError, match=r"broken.parquet, row 2000: can't be read"),
     ):
         list(stream)

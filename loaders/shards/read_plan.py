@@ -1,7 +1,7 @@
 """Rows of consecutive batches from any order: what `direct_rows` and `buffer_rows` have in common.
 
-A stream is a generator of chunks; a chunk is a few consecutive host batches in one array, so that
-the cost of a NumPy call is shared between them. Streams go on through epochs and end with the last.
+Both are generators of chunks. A chunk is a few consecutive host batches in one array, so that the
+cost of a NumPy call is shared between them. They go on through epochs and end with the last.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Chunk:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """Everything a stream needs.
+class ReadPlan:
+    """What to read, in which order, for which rows.
 
     Attributes:
         order: of the split.
@@ -68,28 +68,28 @@ class Source:
 
     def submit(self, records: np.ndarray, into: Rows, rows: np.ndarray) -> list[Future]:
         """Starts reading any records into rows, a task for a few shards each."""
-        parts = self.shards.by_shard(records)
+        by_shard = self.shards.by_shard(records)
         tasks = []
         if not self.shards.is_local:
-            for part in parts:
-                self.shards.expect_part(records[part])
-        for group in _groups(parts, _TASK_RECORDS):
-            tasks.append(self.executor.submit(self._read_parts, group, records, into, rows))
+            for places in by_shard:
+                self.shards.expect_records(records[places])
+        for group in _groups(by_shard, _TASK_RECORDS):
+            tasks.append(self.executor.submit(self._read_group, group, records, into, rows))
         return tasks
 
-    def _read_parts(
-        self, parts: list[np.ndarray], records: np.ndarray, into: Rows, rows: np.ndarray
+    def _read_group(
+        self, group: list[np.ndarray], records: np.ndarray, into: Rows, rows: np.ndarray
     ) -> None:
-        for part in parts:
-            self.shards.read_part(records[part], into, rows[part])
+        for places in group:
+            self.shards.read_of_one_shard(records[places], into, rows[places])
 
 
-def _groups(parts: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    """Yields runs of parts of about size records together, large parts cut."""
+def _groups(by_shard: list[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Yields runs of index arrays of about size records together, large ones cut."""
     group, held = [], 0
-    for part in parts:
-        for begin in range(0, len(part), size):
-            group.append(part[begin : begin + size])
+    for places in by_shard:
+        for begin in range(0, len(places), size):
+            group.append(places[begin : begin + size])
             held += len(group[-1])
             if held >= size:
                 yield group

@@ -1,0 +1,51 @@
+"""Formats that only `datasets` reads: its own reader, a file at a time, the wanted columns kept."""
+
+import threading
+from collections.abc import Iterator
+from typing import cast
+
+import datasets
+import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError
+from shardstream.sources.errors import first_line, is_damage
+from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
+from shardstream.sources.spec import ReadSpec, SourceFile
+
+_ROWS_AT_ONCE = 1024
+
+# `datasets` patches modules for streaming as it opens a builder; one thread at a time.
+_opening = threading.Lock()
+
+
+def read_with_datasets(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
+    """Yields a file's rows as `load_dataset` of this file alone gives them."""
+    try:
+        yield from _read(file, spec)
+    except StopIteration:  # a generator of `datasets` over a file of no rows
+        return
+    except (ValueError, TypeError, KeyError, DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError | EOFError) and not is_damage(cause):
+            raise
+        yield Lost(1, Fault("unreadable", f"the rest of the file: {first_line(cause)}"))
+
+
+def _read(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
+    with _opening:
+        stream = datasets.load_dataset(
+            spec.module,
+            data_files={"train": [file.url]},
+            split="train",
+            streaming=True,
+            **dict(spec.config),
+        )
+    there = [name for name in spec.roots if name in (stream.features or ())]
+    if there:
+        stream = stream.select_columns(there)
+    tables = cast(Iterator[pa.Table], stream.with_format("arrow").iter(_ROWS_AT_ONCE))
+    for table in tables:
+        fault = missing_columns(table.column_names, spec) if spec.module != "json" else None
+        if fault is not None:
+            yield Lost(table.num_rows, fault)
+        else:
+            yield Rows(pick(table, spec), {})
