@@ -92,7 +92,7 @@ def measure_second_half(plan: BuildPlan, tokenizer: Tokenizer, documents_a_piece
                     split="train",
                     index=index,
                     name=f"train-{index:05d}.array_record",
-                    stream=index,
+                    permutation_id=index,
                 )
             seconds += time.process_time() - start
             tokens += result["shard"]["tokens"]

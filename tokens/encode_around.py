@@ -52,10 +52,10 @@ def encode_around(
 
 
 def audited_rows(
-    tokenizer: Tokenizer, *, seed: int, partition: int, rows: np.ndarray
+    tokenizer: Tokenizer, *, seed: int, file_index: int, rows: np.ndarray
 ) -> np.ndarray | None:
     """Returns bool[n], about one document in `audit_every`, chosen by key: the same in any run."""
     every = tokenizer.options.audit_every
     if every == 0 or len(rows) == 0:
         return None
-    return document_keys(seed, partition, rows) % np.uint64(every) == 0
+    return document_keys(seed, file_index, rows) % np.uint64(every) == 0

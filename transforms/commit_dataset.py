@@ -127,7 +127,7 @@ def engine_record(counts: dict[str, int]) -> dict[str, Any]:
     differing = sorted(name.removeprefix(prefix) for name in counts if name.startswith(prefix))
     return {
         **{name: counts.get(name, 0) for name in _ENGINE_COUNTS},
-        "audit_difference_documents": differing,  # partition:row
+        "audit_difference_documents": differing,  # file index:row
     }
 
 

@@ -1,4 +1,4 @@
-"""Keeps the documents that could not become tokens: counted, bounded, written with reasons."""
+"""Keeps the documents that could not become tokens: counted, limited, written with the reason."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from shardstream.transforms.plan import BuildPlan
 class WriteDeadLetters(beam.PTransform):
     """Writes dead letters, a JSON line each, one file for every source file that has some.
 
-    Input: PCollection[(partition index, [DeadLetter])].
+    Input: PCollection[(file index, [DeadLetter])].
     Output: PCollection[(file name, number of dead letters)].
     Guarantees: lines in the order of the source; idempotent.
     """
@@ -30,7 +30,7 @@ class WriteDeadLetters(beam.PTransform):
         """Wires the grouping and the writing."""
         counts: beam.PCollection[tuple[str, int]] = (
             letters
-            | "GroupByFile" >> beam.GroupByKey()  # (partition, [[dead letter]])
+            | "GroupByFile" >> beam.GroupByKey()  # (file index, [[dead letter]])
             | "WriteLines" >> beam.Map(_write_dead_letters, plan=self._plan)  # (name, count)
         )
         return counts
@@ -39,9 +39,9 @@ class WriteDeadLetters(beam.PTransform):
 def _write_dead_letters(
     group: tuple[int, Iterable[list[DeadLetter]]], *, plan: BuildPlan
 ) -> tuple[str, int]:
-    partition, groups = group
+    file_index, groups = group
     letters = sorted((letter for items in groups for letter in items), key=lambda item: item.row)
-    name = naming.dead_letters_name(partition)
+    name = naming.dead_letters_name(file_index)
     lines = (json.dumps(letter.as_dict(), ensure_ascii=False) for letter in letters)
     plan.directory.write(name, "".join(f"{line}\n" for line in lines).encode())
     return name, sum(letter.num_rows for letter in letters)
@@ -55,9 +55,8 @@ class SumCounts(beam.PTransform):
 
     Args:
         plan: of the build.
-        dead_letter_files: output of WriteDeadLetters; the check waits for it, so that a job it
-        stops
-            leaves the letters to look at.
+        dead_letter_files: output of WriteDeadLetters. The check waits for it, so that a job that
+            it stops leaves the dead letters to look at.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class SumCounts(beam.PTransform):
 
     def expand(self, counts: beam.PCollection[dict[str, int]]) -> beam.PCollection[dict[str, int]]:
         """Wires the sum and the check."""
-        # A dict a partition is little to add up in one place, and a CombineGlobally eight steps
-        # more: of a short job's start on a local runner a tenth went to building such steps.
+        # One dict for each partition is little to add up in one place. A CombineGlobally would be
+        # eight steps more, and a local runner spends a short job's start on building steps.
         return (
             counts.pipeline
             | "Once" >> beam.Impulse()  # bytes, one

@@ -1,4 +1,4 @@
-"""The one error a job raises on purpose, recognisable inside whatever a runner makes of it."""
+"""The error that a job raises on purpose; it can be found inside whatever a runner makes of it."""
 
 import re
 

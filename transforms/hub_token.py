@@ -1,8 +1,8 @@
 """The hub's token on workers: by environment, or from Secret Manager by name, never in the graph.
 
-Options and graph of a Dataflow job are kept with the job and shown to whoever may look at it, so a
-token in them would be published. The name of a secret may be seen; its content is fetched by the
-worker, with the worker's own service account, into the worker's own environment.
+Options and graph of a Dataflow job are kept with the job and shown to everyone who may look at it,
+so a token in them would be published. The name of a secret may be seen; its content is fetched by
+the worker, with the worker's own service account, into the worker's own environment.
 """
 
 import base64

@@ -11,16 +11,16 @@ import gc
 import os
 import sys
 
-# Arrow's memory comes from jemalloc, which returns what was freed a second later: 1,288 M tokens
-# peaked at 0.72 GB, with mimalloc, Arrow's own choice, at 0.80 and no faster (41.5 and 41.9 Mtok/s)
-# though that was told to wait as long. Linux alone, since other systems' wheels come without it.
+# Arrow's memory comes from jemalloc, which returns what was freed a second later. A job peaks a
+# tenth lower so than with mimalloc, Arrow's own choice, and is as fast. Linux alone, since the
+# wheels of other systems come without it.
 _ARROW_POOL = "jemalloc"
 
-# glibc's heaps, of which each thread gets one of its own as long as there are fewer: what a thread
-# frees no other can use. 1,288 M tokens peaked at 0.86 GB with as many as wanted, 0.83 with two.
+# glibc's heaps: each thread gets one of its own as long as there are fewer than this, and no other
+# thread can use what it frees.
 _M_ARENA_MAX, _NUM_ARENAS = -8, 2
 
-# Two threads wrote shards at 93 Mtok/s with Python's 0.005, slower than one (118), and at 140 so.
+# With Python's own 0.005, two threads write shards more slowly than one.
 _SWITCH_SECS = 0.0005
 
 

@@ -134,9 +134,9 @@ class BuildPlan:
         """Shards of all splits together."""
         return self.num_shards + self.num_validation_shards
 
-    def work_name(self, *parts: str) -> str:
+    def work_name(self, *names: str) -> str:
         """Returns the name of a file of this plan's unfinished work."""
-        return "/".join((naming.WORK_DIRECTORY, self.fingerprint[:16], *parts))
+        return "/".join((naming.WORK_DIRECTORY, self.fingerprint[:16], *names))
 
     def shard_of(self, bucket: int) -> tuple[str, int, str]:
         """Returns (split, index in the split, file name) of a bucket."""
@@ -147,10 +147,10 @@ class BuildPlan:
             count = self.num_validation_shards
         return split, index, naming.shard_name(split, index, count)
 
-    def buckets_of(self, partition: np.ndarray, row: np.ndarray) -> np.ndarray:
+    def buckets_of(self, file_index: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Returns int64[n], the bucket each document ends in."""
         return keys.assign_buckets(
-            partition,
+            file_index,
             row,
             seed=self.seed,
             num_shards=self.num_shards,

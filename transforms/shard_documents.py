@@ -1,10 +1,9 @@
-"""The documents of a shard in memory: one buffer that holds the blocks as they came, and ranges.
+"""The documents of a shard in memory: one buffer that holds them as they came, and their ranges.
 
 A bucket's pieces, each an Arrow IPC message or several, are read one after another into a buffer
 that the next shard uses again; the tokens stay there until they are copied into records. So a shard
-is in memory once, and hardly a page of it is new: on virtual machines a page that is touched for
-the first time costs ten times the copy into it (2.5 s a GB measured, 0.2 s where it was used
-before).
+is in memory once, and hardly a page of it is new: on virtual machines, touching a page for the
+first time costs about ten times as much as copying into it.
 """
 
 import contextlib
@@ -35,22 +34,25 @@ class FileRange(NamedTuple):
 
 
 class ShardDocuments(NamedTuple):
-    """Documents of a shard, in any order: document i is row `row[i]` of file `partition[i]`.
+    """Documents of a shard, in any order.
+
+    Document i is row `row[i]` of the file `file_index[i]`.
 
     Attributes:
-        partition: int32[n].
+        file_index: int32[n].
         row: int64[n].
         tokens: n ranges.
     """
 
-    partition: np.ndarray
+    file_index: np.ndarray
     row: np.ndarray
     tokens: TokenRanges
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> "ShardDocuments":
         """Returns the documents of a record batch with token_blocks.SCHEMA, not copied."""
-        return cls(*document_ids(batch), ranges_of(batch["tokens"]))
+        file_index, row = document_ids(batch)
+        return cls(file_index, row, ranges_of(batch["tokens"]))
 
 
 class BufferPool:
@@ -93,9 +95,9 @@ def reading(
     sizes = [len(p) if isinstance(p, bytes) else p.end - p.begin for p in pieces]
     ends = np.cumsum([0, *sizes]).tolist()
     with pool.buffer(ends[-1]) as buffer:
-        parts = [buffer[begin:end] for begin, end in itertools.pairwise(ends)]
+        slices = [buffer[begin:end] for begin, end in itertools.pairwise(ends)]
         reads = (map if executor is None else executor.map)(
-            lambda piece, part: _read(piece, directory, part), pieces, parts
+            lambda piece, into: _read(piece, directory, into), pieces, slices
         )
         for _ in reads:
             pass
@@ -129,7 +131,7 @@ def _parse(buffer: np.ndarray) -> ShardDocuments:
     # Where each batch's tokens begin in the buffer, which Arrow has not copied.
     starts = [tokens.data.ctypes.data - buffer.ctypes.data for tokens in ranges]
     return ShardDocuments(
-        np.concatenate([partition for partition, _ in ids]),
+        np.concatenate([file_index for file_index, _ in ids]),
         np.concatenate([row for _, row in ids]),
         TokenRanges(
             buffer,

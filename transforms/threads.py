@@ -1,8 +1,8 @@
 """Threads for native work, one pool for the whole worker process.
 
 A runner makes a DoFn several times over (Prism: once for each bundle it splits off). Were every
-copy to bring its own threads, each thread would warm a tokenizer cache of its own: measured on
-Prism, eight caches for two cores, twice the CPU time and 0.5 GB.
+copy to bring its own threads, each thread would fill a tokenizer cache of its own, and a machine
+of two cores would hold eight caches, at twice the CPU time.
 """
 
 import functools

@@ -1,10 +1,12 @@
 """Documents as tokens, in blocks: an Arrow record batch whose rows are documents.
 
-    partition int32 · row int64 · tokens large_binary (the ids' little-endian bytes)
+    partition  int32, the index of the document's file
+    row        int64, its row in the file
+    tokens     large_binary, its ids as little-endian bytes
 
-Arrow's own binary arrays do the heavy lifting of the shuffle: `take` gathers documents at memory
-speed (2 G tokens/s measured, NumPy's fancy indexing 0.13) and IPC writes slices without copying the
-rest.
+The shuffle moves documents as values of Arrow's binary arrays: `take` gathers them at the speed of
+memory, where NumPy's fancy indexing would handle every token, and IPC writes a slice without
+copying the rest.
 """
 
 from collections import Counter, deque
@@ -59,7 +61,7 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
     """Tokenizes one block; documents that the tokenizer can't take become dead letters."""
     dead = list(block.dead_letters)
     rows, texts = block.rows, block.texts
-    audit = audited_rows(tokenizer, seed=seed, partition=block.partition, rows=rows)
+    audit = audited_rows(tokenizer, seed=seed, file_index=block.partition, rows=rows)
     encoded, encode_counts, keep, errors = encode_around(tokenizer, texts, audit)
     if errors:
         dead += [_poison(block, i, error) for i, error in errors.items()]
@@ -83,12 +85,12 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
 
 
 def to_batch(
-    partition: int, rows: np.ndarray, encoded: Encoded, token_dtype: type[np.integer]
+    file_index: int, rows: np.ndarray, encoded: Encoded, token_dtype: type[np.integer]
 ) -> pa.RecordBatch:
-    """Returns a record batch with SCHEMA of documents `rows` of file `partition`."""
+    """Returns a record batch with SCHEMA of documents `rows` of a file."""
     tokens = as_binary(encoded, np.dtype(token_dtype))
-    partitions = pa.array(np.full(len(rows), partition, np.int32))
-    return pa.RecordBatch.from_arrays([partitions, pa.array(rows), tokens], schema=SCHEMA)
+    file_indices = pa.array(np.full(len(rows), file_index, np.int32))
+    return pa.RecordBatch.from_arrays([file_indices, pa.array(rows), tokens], schema=SCHEMA)
 
 
 def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:

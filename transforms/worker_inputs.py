@@ -1,8 +1,8 @@
 """What a job leaves in its output directory for its workers, so that the graph stays small.
 
-A list of a hundred thousand files would be in every DoFn's pickle (6.8 MB of graph measured, 85 KB
-without); a tokenizer in a directory of the submitter's machine exists on no worker, and a thousand
-workers had better not ask the hub for one. Both are files beside the dataset; the graph names them.
+A list of a hundred thousand files would be in the pickle of every DoFn, megabytes of it; a
+tokenizer in a directory of the submitter's machine exists on no worker, and a thousand workers had
+better not ask the hub for one. Both are files beside the dataset; the graph names them.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def tokenizer_of(plan: BuildPlan) -> Tokenizer:
 
 
 def _copy_tokenizer(plan: BuildPlan) -> Path:
-    """Returns this machine's copy of the dataset's tokenizer; whole, whoever else makes it."""
+    """Returns this machine's copy of the dataset's tokenizer, whole even if others make it too."""
     copy = cache_directory() / "tokenizers" / plan.fingerprint[:32]
     if copy.is_dir():
         return copy

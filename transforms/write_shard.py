@@ -34,7 +34,7 @@ def write_shard(
     split: str,
     index: int,
     name: str,
-    stream: int,
+    permutation_id: int,
 ) -> dict[str, Any]:
     """Publishes documents as the shard `name`; returns its entry and report, as JSON values.
 
@@ -45,13 +45,14 @@ def write_shard(
         split: "train" or "validation".
         index: place of the shard in its split.
         name: of the file.
-        stream: numbers the permutation of the shard's sequences, apart from other shards'.
+        permutation_id: numbers the permutation of the shard's sequences; each shard has another.
     """
     order = key_order(documents, plan.seed)
     itemsize = np.dtype(plan.tokenizer_facts.token_dtype).itemsize
     lengths = ((documents.tokens.end - documents.tokens.begin) // itemsize)[order]
     pieces = pack(lengths, plan.packing)
-    pieces = permute_sequences(pieces, keys.permutation(pieces.num_sequences, plan.seed, stream))
+    permutation = keys.permutation(pieces.num_sequences, plan.seed, permutation_id)
+    pieces = permute_sequences(pieces, permutation)
     # Packing planned for documents in key order; the documents themselves are moved only once,
     # straight from where they arrived to where they are written.
     pieces = pieces._replace(document=order[pieces.document])
@@ -93,8 +94,8 @@ def write_shard(
 
 def key_order(documents: ShardDocuments, seed: int) -> np.ndarray:
     """Returns int64[n], the permutation into key order (ties, one in 2**64, by identity)."""
-    partition, row = documents.partition, documents.row
-    return np.lexsort((row, partition, keys.document_keys(seed, partition, row)))
+    file_index, row = documents.file_index, documents.row
+    return np.lexsort((row, file_index, keys.document_keys(seed, file_index, row)))
 
 
 def provenance_table(documents: ShardDocuments, pieces: Pieces) -> pa.Table:
@@ -104,7 +105,7 @@ def provenance_table(documents: ShardDocuments, pieces: Pieces) -> pa.Table:
         {
             "record": pieces.sequence,
             "segment": (np.arange(len(pieces.sequence)) - first_of_sequence).astype(np.int32),
-            "partition": documents.partition[pieces.document],
+            "partition": documents.file_index[pieces.document],
             "row": documents.row[pieces.document],
             "start": pieces.start,
             "tokens": pieces.tokens.astype(np.int32),

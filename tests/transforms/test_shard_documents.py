@@ -36,7 +36,7 @@ BATCHES = [
 def _content(documents: ShardDocuments) -> list[tuple[int, int, list[int]]]:
     data, begin, end = documents.tokens
     tokens = [data[b:e].view("<u2").tolist() for b, e in zip(begin, end, strict=True)]
-    return list(zip(documents.partition.tolist(), documents.row.tolist(), tokens, strict=True))
+    return list(zip(documents.file_index.tolist(), documents.row.tolist(), tokens, strict=True))
 
 
 def test_documents_are_those_of_the_batches_in_order(tmp_path: Path) -> None:

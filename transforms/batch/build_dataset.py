@@ -1,6 +1,6 @@
 """The batch graph: from a plan to a complete dataset directory.
 
-    partitions -> read, tokenize, scatter -> (bucket, block) -> GroupByKey -> shards -> dataset.json
+    partitions → read, tokenize, scatter → (bucket, block) → GroupByKey → shards → dataset.json
 
 Elements are partitions and blocks of documents, never single documents, so that Beam's cost per
 element vanishes. Where blocks wait in files (`shuffle_via`), files and buckets take the place of
@@ -28,8 +28,9 @@ class BuildDataset(beam.PTransform):
 
     Input: the pipeline's begin.
     Output: PCollection of one str, the dataset's fingerprint.
-    Guarantees: those of design.md section 4; the same bytes for every runner, worker count,
-    partition and block size, retry and restart.
+    Guarantees: every document of the source is written, dropped by the packing options or a dead
+    letter, once; the bytes are the same for every runner, number of workers, size of partitions
+    and blocks, retry and restart.
     """
 
     def __init__(self, plan: BuildPlan) -> None:

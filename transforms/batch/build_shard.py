@@ -18,7 +18,7 @@ from shardstream.transforms.shard_documents import (
 from shardstream.transforms.threads import shared_executor
 from shardstream.transforms.write_shard import write_shard
 
-_FETCHES_AT_ONCE = 16  # of a store's answers, each some 30 ms away
+_FETCHES_AT_ONCE = 16  # a store's answers take long to come, and come side by side
 
 
 def build_shard(
@@ -29,9 +29,9 @@ def build_shard(
 ) -> dict[str, Any]:
     """Publishes a bucket's shard and provenance; returns its entry and report, as JSON values.
 
-    A shard that an earlier attempt of the same plan has finished is kept as it is. Whoever finishes
-    a shard may release what it was made from (`spill.py`), so an attempt looks again once
-    it has read: if nobody had finished then, all of what it read was there.
+    A shard that an earlier attempt of the same plan has finished is kept as it is. The attempt
+    that finishes a shard may release what it was made from (`spill.py`). So an attempt looks again
+    when it has read: if the shard was not finished then, all that it read was there.
 
     Args:
         bucket: of the plan.
@@ -48,7 +48,13 @@ def build_shard(
             if done := _finished(directory, sidecar):
                 return done
             written = write_shard(
-                read, plan, directory, split=split, index=index, name=name, stream=bucket
+                read,
+                plan,
+                directory,
+                split=split,
+                index=index,
+                name=name,
+                permutation_id=bucket,
             )
     except SpillJobError:
         if done := _finished(directory, sidecar):
@@ -87,7 +93,7 @@ def fetching(directory: Directory) -> Executor | None:
 
 
 def forget_lost_shards(plan: BuildPlan) -> list[str]:
-    """Has everything read again where a finished shard is gone, as its spilled documents are.
+    """Has everything read again where a finished shard is gone: its spilled documents are too.
 
     Call it before a build goes on. Returns the names of the files that are missing or not whole.
     A store releases nothing, and asking it about every shard would take a while: there a lost shard

@@ -1,14 +1,17 @@
 """Blocks wait for their shard in temporary files; the runner's shuffle carries names alone.
 
-For runners that keep a GroupByKey in memory (FnApiRunner: four times the data, Prism: thirteen). A
-spill file holds the record batches of each bucket together, as Arrow IPC messages, and an index at
-its end, int64[buckets + 1]: bucket b is bytes index[b] to index[b + 1] - 1. It is written whole,
-under a name that says which blocks of which partition it holds; a partition's marker, written last,
-lists its files with the counts. A rerun finds the marker and passes the partition over: that is how
-a killed job goes on. Whoever builds a shard looks into every file's index, so nothing is kept for
-each pair of file and shard but eight bytes of it, and a bucket's piece is one ranged read wherever
-the file is. A local disk takes back a finished shard's ranges: the room spilled documents take goes
-over to the shards, with the pages of memory in which both are cached.
+This is for runners that would keep all data of a GroupByKey in memory, several times over. A spill
+file holds the record batches of each bucket together, and says at its end where they are:
+
+    Arrow IPC messages of bucket 0 │ of bucket 1 │ … │ index int64[buckets + 1]
+
+Bucket b is bytes index[b] to index[b + 1] - 1. The file is written whole, under a name that says
+which blocks of which partition it holds. A partition's marker, written last, lists its files with
+the counts; a rerun that finds the marker passes the partition over, which is how a killed job goes
+on. To build a shard, a worker looks into the index of every file: a pair of file and shard costs
+eight bytes of index, and the bucket's piece of a file is one ranged read, on a disk or a store. A
+local disk takes back the ranges of a finished shard, so that the room of spilled documents goes
+over to the shards, together with the pages of memory in which both are cached.
 """
 
 import dataclasses
@@ -122,8 +125,8 @@ def write_spill(
             for bucket in range(num_buckets):
                 index[bucket] = sink.tell()
                 if bucket in pieces:
-                    # One message, whatever the number of blocks: 1,288 M tokens took 27.3 s so and
-                    # 29.3 with one a block, 5,151 M, where that is thousands a shard, 150 and 178.
+                    # One message, whatever the number of blocks: with one for each block, a shard
+                    # of a large job would be made of thousands.
                     writer.write_batch(pa.concat_batches(pieces[bucket]))
             index[num_buckets] = sink.tell()
         with private.open("ab") as file:

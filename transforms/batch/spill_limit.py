@@ -1,9 +1,8 @@
-"""How much may wait in memory before it is spilled: what a process grows by comes off it.
+"""How much may wait in memory before it is spilled: less, by as much as the process has grown.
 
-The tokenizer's caches grow with the words a process meets: the tables of two gigatoken instances
-for GPT-2 from 34 to 67 MB between 129 and 773 M tokens. What waits for its spill file is the one
-thing beside them that can give way, at the price of smaller pieces, so a long job peaks where a
-short one does.
+The tokenizer's caches grow with the words that a process meets, for as long as a job runs. What
+waits for its spill file is the one other thing that can give way, at the price of smaller pieces.
+So a long job peaks where a short one does.
 """
 
 import functools
@@ -14,7 +13,7 @@ from shardstream.tokens.process_memory import resident_bytes
 # Tokens gathered, for each partition that is being read, before they are written bucket by bucket:
 # large enough that a bucket's piece is worth a read, small beside a shard in memory.
 MOST_BYTES = 48 << 20
-# However much the process has grown: 1,288 M tokens took 27.0 s with no more, 26.7 with the most.
+# However much the process has grown; a job takes hardly longer with no more than this.
 LEAST_BYTES = 16 << 20
 
 

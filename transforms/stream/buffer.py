@@ -1,7 +1,7 @@
-"""The shuffle buffer of a stream: takes blocks of documents, gives a random part, keeps the rest.
+"""The shuffle buffer of a stream: takes blocks of documents, gives some at random, keeps the rest.
 
-It rolls: a draw takes a part of what is there and everything else stays for the next one, so a
-document may leave soon or late, and far-away parts of the source meet in a shard. (Filling and
+It rolls: a draw takes some of what is there and everything else stays for the next one, so a
+document may leave soon or late, and documents from far apart meet in a shard. (Filling and
 emptying a buffer would shuffle inside windows alone.) Which documents leave is decided by a hash of
 (seed, stream, draw) and each document's own key: the order in which they came plays no part, nor
 does the clock.
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from shardstream.shard_format import keys
 from shardstream.transforms.scatter import document_ids
-from shardstream.transforms.stream.plan import DRAW_PART, RAMP_DRAWS, StreamPlan
+from shardstream.transforms.stream.plan import DRAW_DIVISOR, RAMP_DRAWS, StreamPlan
 from shardstream.transforms.token_blocks import document_lengths, join_blocks
 
 
@@ -31,40 +31,42 @@ def is_full(documents: int, nbytes: int, draws: int, plan: StreamPlan) -> bool:
 
 
 def draw(
-    documents: pa.RecordBatch, plan: StreamPlan, *stream: int
+    documents: pa.RecordBatch, plan: StreamPlan, *draw_id: int
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Returns (drawn, kept): a random part of the documents, and the others.
+    """Returns (drawn, kept): some of the documents at random, and the others.
 
     Args:
         documents: at least one.
         plan: its shard_records sizes the draw; never more than half, so that the buffer stays one.
-        stream: numbers the draw.
+        draw_id: numbers the draw.
     """
-    ids = document_ids(documents)
-    drawn, kept = _choose(*ids, document_lengths(documents["tokens"], plan), plan, stream)
+    lengths = document_lengths(documents["tokens"], plan)
+    file_index, row = document_ids(documents)
+    drawn, kept = _choose(file_index, row, lengths, plan, draw_id)
     return documents.take(pa.array(drawn)), documents.take(pa.array(kept))
 
 
-def drain(documents: pa.RecordBatch, plan: StreamPlan, *stream: int) -> list[pa.RecordBatch]:
-    """Returns all documents in random parts of about a shard each."""
-    ids = document_ids(documents)
-    parts = _divide(*ids, document_lengths(documents["tokens"], plan), plan, stream)
-    return [documents.take(pa.array(part)) for part in parts]
+def drain(documents: pa.RecordBatch, plan: StreamPlan, *draw_id: int) -> list[pa.RecordBatch]:
+    """Returns all documents in random draws of about a shard each; none where there are none."""
+    lengths = document_lengths(documents["tokens"], plan)
+    file_index, row = document_ids(documents)
+    draws = _divide(file_index, row, lengths, plan, draw_id)
+    return [documents.take(pa.array(drawn)) for drawn in draws]
 
 
 def _choose(
-    partition: np.ndarray,
+    file_index: np.ndarray,
     row: np.ndarray,
     lengths: np.ndarray,
     plan: StreamPlan,
-    stream: tuple[int, ...],
+    draw_id: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns int64 arrays (drawn, kept): which documents leave, in random order, and which stay.
 
     The latter are in place order: neighbours are copied together.
     """
-    order = _random_order(partition, row, plan, stream)
-    count = -(-len(order) // DRAW_PART)
+    order = _random_order(file_index, row, plan, draw_id)
+    count = -(-len(order) // DRAW_DIVISOR)
     if plan.shard_records is not None:
         wanted = plan.shard_records * plan.packing.sequence_length
         enough = int(np.searchsorted(np.cumsum(lengths[order]), wanted)) + 1
@@ -73,38 +75,38 @@ def _choose(
 
 
 def _divide(
-    partition: np.ndarray,
+    file_index: np.ndarray,
     row: np.ndarray,
     lengths: np.ndarray,
     plan: StreamPlan,
-    stream: tuple[int, ...],
+    draw_id: tuple[int, ...],
 ) -> list[np.ndarray]:
-    """Returns which documents make up each of the parts that a drained buffer is given in."""
+    """Returns which documents make up each of the draws in which a buffer is drained."""
     if not len(row):
         return []
     tokens = int(lengths.sum())
     if plan.shard_records is None:
         nbytes = tokens * np.dtype(plan.tokenizer_facts.token_dtype).itemsize
         limits = len(row) / plan.buffer_documents, nbytes / plan.buffer_bytes
-        parts = round(max(limits) * plan.lanes * DRAW_PART)
+        count = round(max(limits) * plan.lanes * DRAW_DIVISOR)
     else:
-        parts = round(tokens / (plan.shard_records * plan.packing.sequence_length))
-    order = _random_order(partition, row, plan, stream)
-    return np.array_split(order, min(max(1, parts), len(order)))
+        count = round(tokens / (plan.shard_records * plan.packing.sequence_length))
+    order = _random_order(file_index, row, plan, draw_id)
+    return np.array_split(order, min(max(1, count), len(order)))
 
 
 def _random_order(
-    partition: np.ndarray, row: np.ndarray, plan: StreamPlan, stream: tuple[int, ...]
+    file_index: np.ndarray, row: np.ndarray, plan: StreamPlan, draw_id: tuple[int, ...]
 ) -> np.ndarray:
-    document_keys = keys.document_keys(plan.seed, partition, row)
-    return np.lexsort((document_keys, keys.draw_keys(document_keys, plan.seed, *stream)))
+    document_keys = keys.document_keys(plan.seed, file_index, row)
+    return np.lexsort((document_keys, keys.draw_keys(document_keys, plan.seed, *draw_id)))
 
 
 # Blocks that the first draw waits for: one from each partition that is read at a time.
 MIN_BLOCKS = 16
 # A document that is held: who it is, and where.
 _ENTRY = np.dtype(
-    [("partition", "i4"), ("row", "i8"), ("length", "i8"), ("block", "i8"), ("place", "i8")]
+    [("file_index", "i4"), ("row", "i8"), ("length", "i8"), ("block", "i8"), ("place", "i8")]
 )
 
 
@@ -117,13 +119,13 @@ class ShuffleBuffer:
 
     Args:
         plan: of the stream.
-        stream: tells the buffers of a stream apart.
+        buffer_id: tells the buffers of a stream apart.
         draws: made before, by earlier runs; each run's draws go on from there.
     """
 
-    def __init__(self, plan: StreamPlan, *stream: int, draws: int = 0) -> None:
+    def __init__(self, plan: StreamPlan, *buffer_id: int, draws: int = 0) -> None:
         self._plan = plan
-        self._stream = stream
+        self._buffer_id = buffer_id
         self._blocks: list[pa.RecordBatch] = []
         self._index: list[np.ndarray] = []  # _ENTRY[n] of each block, in its order
         self._first_draw = self._draws = draws
@@ -153,30 +155,33 @@ class ShuffleBuffer:
         self._hold(documents)
 
     def draw(self) -> pa.RecordBatch:
-        """Returns a random part of what is held, in no particular order; the rest stays."""
+        """Returns some of what is held at random, in no particular order; the rest stays."""
         index = np.concatenate(self._index)
-        drawn, kept = _choose(*self._columns(index))
+        drawn, kept = _choose(*self._columns(index), self._plan, self._draw_id)
         self._draws += 1
         batch = self._gather(index[np.sort(drawn)])
         self._keep(index[kept])
         return batch
 
     def drain(self) -> list[pa.RecordBatch]:
-        """Returns everything in random parts of about a shard; the buffer is empty then."""
+        """Returns everything in random draws of about a shard; the buffer is empty then."""
         index = np.concatenate([np.empty(0, _ENTRY), *self._index])
-        parts = _divide(*self._columns(index))
+        draws = _divide(*self._columns(index), self._plan, self._draw_id)
         self._draws += 1
-        batches = [self._gather(index[np.sort(part)]) for part in parts]
+        batches = [self._gather(index[np.sort(drawn)]) for drawn in draws]
         self._keep(index[:0])
         return batches
 
-    def _columns(self, index: np.ndarray) -> tuple:
-        stream = (*self._stream, self._draws)
-        return index["partition"], index["row"], index["length"], self._plan, stream
+    @property
+    def _draw_id(self) -> tuple[int, ...]:
+        return (*self._buffer_id, self._draws)
+
+    def _columns(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return index["file_index"], index["row"], index["length"]
 
     def _hold(self, documents: pa.RecordBatch) -> None:
         entries = np.empty(documents.num_rows, _ENTRY)
-        entries["partition"], entries["row"] = document_ids(documents)
+        entries["file_index"], entries["row"] = document_ids(documents)
         entries["length"] = document_lengths(documents["tokens"], self._plan)
         entries["block"] = len(self._blocks)
         entries["place"] = np.arange(len(entries))

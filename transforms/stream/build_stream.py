@@ -1,8 +1,8 @@
 """The stream graph: from a plan to a dataset that grows in its directory and can be followed.
 
     worker   lanes → read, tokenize, buffer, write, commit (one step) → dataset.json
-    engine   partitions → read, tokenize → (lane, block) → keyed buffer → shards → commit →
-    dataset.json
+    engine   partitions → read, tokenize → (lane, block) → keyed buffer → shards → commit
+             → dataset.json
 
 Both call the functions of batch mode for reading, tokenizing, packing and writing. Which way is
 taken depends on who keeps what is in flight: `worker` where that is the commit log (local runners),
@@ -82,7 +82,7 @@ class _StreamLane(PartitionDoFn):
 
 
 class _Complete(beam.DoFn):
-    """Completes the manifest behind the last commit; a stream that was stopped stays as it is."""
+    """Completes the manifest after the last commit; a stream that was stopped stays as it is."""
 
     def __init__(self, plan: StreamPlan) -> None:
         self._plan = plan

@@ -1,4 +1,4 @@
-"""The end of a bounded stream: nothing was lost, says the log; then dataset.json is completed."""
+"""The end of a bounded stream: checks by the log that nothing was lost, completes dataset.json."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ def complete_stream(plan: StreamPlan, num_partitions: int) -> Manifest:
     """
     log = StreamLog(plan.directory, documents=False)
     manifest = complete_manifest(plan, log, num_partitions)
-    remove_orphans(plan, log)  # all that anybody holds is committed now
+    remove_orphans(plan, log)  # all that any writer holds is committed now
     plan.directory.write(naming.MANIFEST, manifest.to_json())
     return manifest
 

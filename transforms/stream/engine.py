@@ -1,29 +1,29 @@
 """A stream whose buffer is the engine's keyed state: for runners whose state is durable.
 
-    partition → read, tokenize → (lane, block) → buffer in state → shard written → (0, shard) →
-    commit → dataset.json
+    partition → read, tokenize → (lane, block) → buffer in state → shard written
+              → (0, shard) → commit → dataset.json
 
 Flink and Dataflow bring state and timers back after a failure and pass each element on once. So the
-buffer may live in state, and documents in flight survive with it. One key commits, so commits stand
-in a row.
+buffer may live in state, and documents in flight survive with it. One key commits, so that commits
+are made one after another.
 
 State and log may still disagree. Dataflow stores what a step gave before the next one sees it;
 Flink stores everything together now and then, and after a failure (or from a savepoint) goes back
-to that moment, behind shards that were committed since. Their documents are in the buffer again, or
-are read again, and would be drawn into other shards. So the log has the last word: whoever starts
-reads it first; readers and buffer leave out what it holds, and the commit refuses a shard of which
-documents are committed (an attempt given up for dead was not dead yet), so that the engine starts
-again. A file that no commit lists is an orphan.
+to that moment, before shards that were committed since. Their documents are in the buffer again, or
+are read again, and would be drawn into other shards. So the log has the last word. Readers and the
+buffer read it when they start and leave out what it holds. The commit refuses a shard of which some
+documents are committed, which happens when an attempt that was given up for dead was still alive;
+the engine then starts again. A file that no commit lists is an orphan.
 
-Only what every runner takes: bags, read-modify-write values, watermark timers. No side inputs, not
-even a count: Flink can't checkpoint an element that waits for one (ClassCastException in Beam's
-DoFnOperator, seen with 2.70 on 1.19), so the step that commits counts partitions and ends the
-dataset itself. Documents have the time at which their file was found, so on a source that grows the
-latency timer runs with the clock; on a bounded one the watermark jumps at its end, and so do all
-timers.
+The graph uses only what every runner takes: bags, read-modify-write values, watermark timers. It
+has no side input, not even a count: Flink can't checkpoint an element that waits for one (a
+ClassCastException in Beam's DoFnOperator, with Beam 2.70 on Flink 1.19). So the step that commits
+counts partitions and ends the dataset itself. Documents have the time at which their file was
+found, so on a source that grows the latency timer runs with the clock; on a bounded one the
+watermark jumps at its end, and so do all timers.
 
-On runners without durable state this works as well (tests do it), with the whole stream in the
-runner's memory; transforms.stream.lane is made for those.
+On runners without durable state this works as well, as in tests, with the whole stream in the
+runner's memory; `transforms.stream.lane` is made for those.
 """
 
 # pyright: reportArgumentType=false
@@ -73,7 +73,7 @@ class StreamThroughState(beam.PTransform):
     """Reads partitions, shuffles their documents in keyed state, writes and commits shards.
 
     Input: PCollection[Partition], bounded or not.
-    Output: PCollection of one str, the fingerprint, behind the last commit of a bounded source;
+    Output: PCollection of one str, the fingerprint, after the last commit of a bounded source;
         nothing where the stream was stopped or has no end.
     Guarantees: every document in one committed shard, as far as the engine's state is durable;
         after a start without state, what the log holds is left out.
@@ -219,16 +219,16 @@ class _Buffer(beam.DoFn):
     def _drain(
         self, lane: int, blocks: BagRuntimeState, meta: ReadModifyWriteRuntimeState, draws: int
     ) -> Iterator[tuple[int, bytes]]:
-        parts = drain(_take_all(blocks), self._plan, lane, draws)
+        drawn = drain(_take_all(blocks), self._plan, lane, draws)
         meta.write(pickle.dumps((0, 0, draws + 1, True)))
-        yield from self._write(parts)
+        yield from self._write(drawn)
 
-    def _write(self, parts: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, bytes]]:
-        for part in parts:
+    def _write(self, drawn: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, bytes]]:
+        for documents in drawn:
             # What was committed after the moment to which the engine has gone back.
-            missing = part.filter(pa.array(~self._log.holds(*document_ids(part))))
-            for split, documents in self._plan.by_split(missing).items():
-                yield 0, pickle.dumps(write_stream_shard(split, documents, self._plan))
+            missing = documents.filter(pa.array(~self._log.holds(*document_ids(documents))))
+            for split, those in self._plan.by_split(missing).items():
+                yield 0, pickle.dumps(write_stream_shard(split, those, self._plan))
 
     def _set_latency(
         self, timer: RuntimeTimer, timestamp: Timestamp, window: BoundedWindow
@@ -274,7 +274,7 @@ class _Commit(beam.DoFn):
         partitions: BagRuntimeState = beam.DoFn.StateParam(PARTITIONS),
         count: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(COUNT),
     ) -> Iterator[str]:
-        """Tells of partitions behind the last shard; ends the dataset if the source has ended."""
+        """Commits what ended after the last shard; ends the dataset if the source has ended."""
         self._commit([], partitions)
         if not self._plan.is_stopping and not self._plan.follow_source:
             yield complete_stream(self._plan, _read_count(count)).fingerprint

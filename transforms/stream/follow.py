@@ -3,7 +3,7 @@
 Each file found gets the next free index, in the log, before any of it is read; the index is the
 `partition` of its documents for ever, whatever joins or leaves later. A file is known by its name
 inside the source: one that was read once is never read again, not even where its content has
-changed since (a warning says so), because nobody could tell its new documents from its old ones.
+changed since (a warning says so), because its new documents could not be told from its old ones.
 
 Local files should appear whole (`mv`, not `cp`); as a help, those changed within the last few
 seconds wait for the next look.

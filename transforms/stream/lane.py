@@ -2,10 +2,11 @@
 
 For runners whose state dies with the process (FnApiRunner, Prism) this is the honest shape of a
 stream. They run a stage at a time over all that is pending, so between steps of a graph they would
-hold the whole stream in memory and publish nothing until the end; and state they keep would not
-survive a kill. Here the stream is a loop: memory is the buffer and the shard being written, a slow
-disk stops the reader, and what must survive is in the commit log. Engines with durable state run
-stream_engine instead, the same functions with the buffer in keyed state.
+hold the whole stream in memory and publish nothing until the end, and the state that they keep
+would not survive a kill. Here the stream is a loop: memory is the buffer and the shard being
+written, a slow disk stops the reader, and what must survive is in the commit log. Engines with
+durable state run `transforms.stream.engine` instead: the same functions, with the buffer in keyed
+state.
 
     reader thread   partitions in turn → tokens → queue (bounded)
     this thread     queue → buffer → draw, when it is full or its time is up
@@ -94,8 +95,8 @@ class _Lane:
             self._waiting_since = time.monotonic()
         self._is_quiet = False
         self._tokens_in += int(document_lengths(documents["tokens"], self._plan).sum())
-        for split, part in self._plan.by_split(documents).items():
-            self._buffers[split].add(part)
+        for split, those in self._plan.by_split(documents).items():
+            self._buffers[split].add(those)
 
     def wait_secs(self) -> float:
         """Returns how long to wait for the next block."""
@@ -122,12 +123,12 @@ class _Lane:
 
     def drain(self) -> None:
         """Publishes all that is held, and what is known of partitions."""
-        parts = [
-            (split, part) for split, buffer in self._buffers.items() for part in buffer.drain()
+        drawn = [
+            (split, each) for split, buffer in self._buffers.items() for each in buffer.drain()
         ]
         # Nothing is read meanwhile, so all threads write: a commit for each threadful.
-        for begin in range(0, len(parts), self._plan.threads):
-            self._publish(parts[begin : begin + self._plan.threads])
+        for begin in range(0, len(drawn), self._plan.threads):
+            self._publish(drawn[begin : begin + self._plan.threads])
         self._publish([])
         self._collect()
         self._waiting_since = None

@@ -118,9 +118,9 @@ class StreamLog:
             self._take_in(commit, load=False)
         return appended
 
-    def committed_rows(self, partition: int, rows: np.ndarray) -> np.ndarray:
+    def committed_rows(self, file_index: int, rows: np.ndarray) -> np.ndarray:
         """Returns bool[n], the rows of a source file that committed shards hold."""
-        known = self._rows.get(partition)
+        known = self._rows.get(file_index)
         if known is None:
             return np.zeros(len(rows), bool)
         inside = rows < len(known)
@@ -128,11 +128,11 @@ class StreamLog:
         found[inside] = known[rows[inside]]
         return found
 
-    def holds(self, partition: np.ndarray, row: np.ndarray) -> np.ndarray:
+    def holds(self, file_index: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Returns bool[n], the documents, of any source files, that committed shards hold."""
         found = np.zeros(len(row), bool)
-        for file in np.unique(partition).tolist():
-            here = partition == file
+        for file in np.unique(file_index).tolist():
+            here = file_index == file
             found[here] = self.committed_rows(file, row[here])
         return found
 
@@ -168,9 +168,9 @@ class StreamLog:
             table = read_provenance(self._directory, entry.shard.file)
             self._add_rows(table["partition"].to_numpy(), table["row"].to_numpy())
 
-    def _add_rows(self, partition: np.ndarray, row: np.ndarray) -> None:
-        for file in np.unique(partition).tolist():
-            rows = row[partition == file]
+    def _add_rows(self, file_index: np.ndarray, row: np.ndarray) -> None:
+        for file in np.unique(file_index).tolist():
+            rows = row[file_index == file]
             known = self._rows.get(file)
             need = int(rows.max()) + 1
             if known is None or len(known) < need:

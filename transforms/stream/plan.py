@@ -1,9 +1,9 @@
 """What every worker of a stream must know: a build plan with a buffer in place of buckets.
 
 A stream has no number of shards; it has a buffer, from which shards are drawn, and a log to which
-they are committed. Documents are named by (partition, row) as in batch mode; in epoch e of several
-the partition is e * num_files + file index, so that every epoch's documents have names, keys and
-therefore an order of their own, and "exactly once" means once an epoch.
+they are committed. Documents are named by (file index, row) as in batch mode. In epoch e of
+several, the index of a file is e * num_files plus its index in the source. So the documents of each
+epoch have names, keys and therefore an order of their own, and "exactly once" means once an epoch.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ import pyarrow as pa
 from shardstream.shard_format import keys
 from shardstream.shard_format.manifest import Manifest
 from shardstream.transforms.plan import TRAIN, VALIDATION, BuildPlan
+from shardstream.transforms.scatter import document_ids
 
 # The buffer fills up over this many draws, each when it holds twice as much as at the one before:
-# the first shards are small and early. 2**-5 of a buffer of 200 MB is 3 M tokens, read within a
-# second.
+# the first shards are small and early. A 2**-5th of a buffer of 200 MB is read within a second.
 RAMP_DRAWS = 5
-# A draw takes this part of what the buffer holds. A document then stays for 4 draws on average; the
-# smaller the part, the longer it stays and the more often what is kept is copied.
-DRAW_PART = 4
+# A draw takes one document in so many of what the buffer holds. A document then stays for this many
+# draws on average; the more, the longer it stays and the more often what is kept is copied.
+DRAW_DIVISOR = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,17 +85,19 @@ class StreamPlan(BuildPlan):
 
     def is_validation(self, documents: pa.RecordBatch) -> np.ndarray:
         """Returns bool[n], the documents held out, the same whatever the seed and the mode."""
-        partition, row = documents["partition"].to_numpy(), documents["row"].to_numpy()
-        return keys.split_keys(partition, row) < np.uint64(int(self.validation_fraction * 2**64))
+        file_index, row = document_ids(documents)
+        return keys.split_keys(file_index, row) < np.uint64(int(self.validation_fraction * 2**64))
 
     def by_split(self, documents: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
         """Returns the documents of each split that has some."""
         if not self.validation_fraction:
             return {TRAIN: documents} if documents.num_rows else {}
         held_out = self.is_validation(documents)
-        parts = {TRAIN: documents.filter(pa.array(~held_out))}
-        parts[VALIDATION] = documents.filter(pa.array(held_out))
-        return {split: part for split, part in parts.items() if part.num_rows}
+        found = {
+            TRAIN: documents.filter(pa.array(~held_out)),
+            VALIDATION: documents.filter(pa.array(held_out)),
+        }
+        return {split: those for split, those in found.items() if those.num_rows}
 
     def manifest(self, **changes: Any) -> Manifest:  # noqa: ANN401  (as Manifest's fields)
         """Returns the manifest that a reader follows from, unless changes say otherwise."""

@@ -22,7 +22,7 @@ from shardstream.transforms.stream.log import StreamLog
 from shardstream.transforms.stream.plan import StreamPlan
 from shardstream.transforms.write_shard import write_shard
 
-# Folder of the files that stand beside each shard, and how they are called.
+# Folder of the files that stand beside each shard → what names them.
 _BESIDE_SHARDS = {
     naming.PROVENANCE_DIRECTORY: naming.provenance_name,
     naming.CHECKSUMS_DIRECTORY: naming.checksums_name,
@@ -45,14 +45,14 @@ def publish(
         log: appended to.
         executor: writes.
     """
-    writes = [executor.submit(write_stream_shard, *part, plan) for part in drawn]
+    writes = [executor.submit(write_stream_shard, *each, plan) for each in drawn]
     shards = tuple(write.result() for write in writes)
     log.commit(shards, partitions)
     return shards
 
 
 def write_stream_shard(split: str, documents: pa.RecordBatch, plan: StreamPlan) -> ShardCommit:
-    """Publishes one shard's files; nobody reads them before they are committed."""
+    """Publishes one shard's files; no reader looks at them before they are committed."""
     shard_id = hash_documents(documents, plan)
     written = write_shard(
         ShardDocuments.of(documents),
@@ -61,23 +61,23 @@ def write_stream_shard(split: str, documents: pa.RecordBatch, plan: StreamPlan) 
         split=split,
         index=0,  # the commit gives it its place
         name=naming.stream_shard_name(split, shard_id),
-        stream=int(shard_id, 16),
+        permutation_id=int(shard_id, 16),
     )
     return ShardCommit(shard=Shard(**written["shard"]), report=written["report"])
 
 
 def hash_documents(documents: pa.RecordBatch, plan: StreamPlan) -> str:
     """Returns 16 hex digits that name a set of documents, whatever their order."""
-    partition, row = document_ids(documents)
-    order = np.lexsort((row, partition))
+    file_index, row = document_ids(documents)
+    order = np.lexsort((row, file_index))
     state = hashlib.sha256(plan.fingerprint.encode())
-    state.update(np.ascontiguousarray(partition[order], "<i4").tobytes())
+    state.update(np.ascontiguousarray(file_index[order], "<i4").tobytes())
     state.update(np.ascontiguousarray(row[order], "<i8").tobytes())
     return state.hexdigest()[:16]
 
 
 def remove_orphans(plan: StreamPlan, log: StreamLog) -> list[str]:
-    """Removes shards that no commit lists, while nobody writes; returns their names."""
+    """Removes shards that no commit lists, while no writer is at work; returns their names."""
     directory = plan.directory
     committed = {entry.shard.file for entry in log.shards}
     orphans = [

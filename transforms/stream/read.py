@@ -1,9 +1,8 @@
 """Reads a stream's partitions many at a time: the first half of its shuffle.
 
 Partitions come in a pseudo-random order, over many files, and a block is taken from each of the
-open ones in turn. A buffer behind this holds documents from all over the source, which is what
-makes a buffer's shuffle good (local windows over an ordered source are what costs loss, design.md
-section 9).
+open ones in turn. So the buffer that follows holds documents from all over the source, which is
+what makes its shuffle good: batches from narrow windows over an ordered source train a model worse.
 
 Documents that committed shards hold already are left out before they are tokenized; partitions of
 which nothing is missing aren't opened at all.
@@ -40,11 +39,13 @@ _FILES_AT_ONCE = 16
 _MIN_BLOCK_ROWS = 16
 
 
-def list_stream(plan: StreamPlan, files: Iterable[SourceFile], stream: int) -> Iterator[Partition]:
-    """Yields the partitions of files in a pseudo-random order fixed by (seed, stream).
+def list_stream(
+    plan: StreamPlan, files: Iterable[SourceFile], permutation_id: int
+) -> Iterator[Partition]:
+    """Yields the partitions of files in a pseudo-random order fixed by (seed, permutation_id).
 
     The files of a chunk are spread evenly over its partitions, so that those open at a time are of
-    many files, in proportion to their sizes; which part of a file comes when is random.
+    many files, in proportion to their sizes; which partition of a file comes when is random.
     """
     coarse = list(
         list_partitions(
@@ -54,14 +55,14 @@ def list_stream(plan: StreamPlan, files: Iterable[SourceFile], stream: int) -> I
             max_documents=plan.source.max_documents,
         )
     )
-    order = keys.permutation(len(coarse), plan.seed, stream)
+    order = keys.permutation(len(coarse), plan.seed, permutation_id)
     pool: list[tuple[float, Partition]] = []
     with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="footers") as footers:
         for begin in range(0, len(order), _FILES_AT_ONCE):
             chunk = [coarse[i] for i in order[begin : begin + _FILES_AT_ONCE]]
-            files_of_chunk = list(footers.map(lambda part: _split(part, plan), chunk))
+            files_of_chunk = list(footers.map(lambda partition: _split(partition, plan), chunk))
             for number, fine in enumerate(files_of_chunk):
-                shuffled = keys.permutation(len(fine), plan.seed, stream, begin + number)
+                shuffled = keys.permutation(len(fine), plan.seed, permutation_id, begin + number)
                 # The file's i-th partition comes at about i / n of the chunk's time; files start
                 # at different fractions of a step.
                 phase = (number + 0.5) / len(files_of_chunk)
@@ -150,7 +151,7 @@ def read_stream(
     open_partitions: int = OPEN_PARTITIONS,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[pa.RecordBatch | PartitionRead]:
-    """Yields blocks of documents that are still missing, each partition's tally behind its last.
+    """Yields blocks of documents that are still missing, each partition's tally after its last.
 
     Args:
         partitions: read in this order, several at a time.
@@ -191,7 +192,7 @@ def _interleave(
     open_partitions: int,
     stop: Callable[[], bool],
 ) -> Iterator[tuple[PartitionTally, TextBlock | None]]:
-    """Yields a block from each open partition in turn; None behind a partition's last."""
+    """Yields a block from each open partition in turn; None after a partition's last."""
     waiting = iter(partitions)
     turns: deque[tuple[PartitionTally, Iterator[TextBlock]]] = deque()
     while not stop():
