@@ -18,7 +18,13 @@ Truncation = Literal["auto", "cut", "split", "drop"]
 PadSide = Literal["right", "left"]
 
 # Integers of options that other rooms check: they are ints by then.
-_INTEGERS = ("skip_documents", "max_documents", "audit_every", "sequence_length")
+_INTEGERS = (
+    "skip_documents",
+    "max_documents",
+    "max_document_mb",
+    "audit_every",
+    "sequence_length",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

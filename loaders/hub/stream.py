@@ -46,12 +46,15 @@ def stream(
     batch_size: int,
     config: str | None = None,
     split: str = "train",
+    data_dir: str | None = None,
     data_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     revision: str | None = None,
     text_column: str = "text",
     text_template: str | None = None,
+    reader_option: tuple[str, ...] = (),
     skip_documents: int = 0,
     max_documents: int | None = None,
+    max_document_mb: int = 256,
     tokenizer_revision: str | None = None,
     engine: Engine = "auto",
     add_bos: bool = False,
@@ -96,14 +99,17 @@ def stream(
         dataset: hub name, local directory, or "parquet", "json", "csv", "text" with data_files.
         tokenizer: hub name or directory.
         batch_size: see HubOrderOptions.
-        config: see SourceOptions, as for all up to max_documents.
+        config: see SourceOptions, as for all up to max_document_mb.
         split: see SourceOptions.
+        data_dir: see SourceOptions.
         data_files: see SourceOptions; one path or several.
         revision: see SourceOptions.
         text_column: see SourceOptions.
         text_template: see SourceOptions.
+        reader_option: see SourceOptions.
         skip_documents: see SourceOptions.
         max_documents: see SourceOptions.
+        max_document_mb: see SourceOptions.
         tokenizer_revision: the tokenizer's commit, tag or branch; `revision` is the dataset's.
         engine: see TokenizerOptions, as for all up to trust_remote_code.
         add_bos: see TokenizerOptions.
