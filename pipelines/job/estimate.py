@@ -40,6 +40,8 @@ RATE_SOURCE = (
 )
 # Fetching from hub or store, the engine's own share and idle workers; not measured, so a range.
 OVERHEAD = (1, 4)
+# Footers of files on this machine that are read for an estimate, a few milliseconds each.
+_MAX_FOOTERS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,14 +88,15 @@ def describe_plan(options: PreprocessOptions) -> str:
 
 
 def estimate(plan: BuildPlan) -> Estimate:
-    """Returns what the plan's job would do; reads the first file's footer and one block."""
+    """Returns what the plan's job would do; reads footers and one block."""
     source = resolve(plan.source)
     first = next(list_partitions(source.files, plan.read_spec))
     partitions = list(split_partition(first, plan.read_spec, plan.partition_bytes))
     sample = _first_block(partitions, plan)
     tokens = tokenize_block(sample, open_tokenizer(plan.tokenizer), seed=plan.seed)
     sample_text = max(1, tokens.counts["text_bytes"])
-    text_bytes = estimate_text_bytes(source)
+    footers = _footers(source)
+    text_bytes = _text_bytes(source, footers)
     scale = text_bytes / sample_text
     pieces = _pieces(plan, tokens.batch)
     width = tokens.batch.num_rows / max(1, len(pieces))
@@ -103,7 +106,7 @@ def estimate(plan: BuildPlan) -> Estimate:
     return Estimate(
         num_files=len(source.files),
         num_partitions=_num_partitions(source, partitions),
-        documents=_num_documents(source, text_bytes, int(sample.num_read * scale)),
+        documents=_num_documents(source, footers, int(sample.num_read * scale)),
         text_bytes=text_bytes,
         tokens=num_tokens,
         num_shards=plan.num_buckets,
@@ -167,17 +170,45 @@ def _first_block(partitions: Sequence[Partition], plan: BuildPlan) -> TextBlock:
     return block
 
 
-def _num_documents(source: Source, text_bytes: int, as_sampled: int) -> int:
-    """Returns the documents to expect: from the card or the first footer, else as sampled."""
+def _text_bytes(source: Source, footers: Sequence[tuple[int, int]]) -> int:
+    """Returns the bytes of text to expect, exactly those that all footers tell where they do."""
+    if len(footers) == len(source.files) and not _is_window(source):
+        return sum(text for text, _ in footers)
+    return estimate_text_bytes(source)
+
+
+def _num_documents(source: Source, footers: Sequence[tuple[int, int]], as_sampled: int) -> int:
+    """Returns the documents to expect: from the card or from footers, else as sampled."""
     options = source.options
-    if source.num_documents:
-        found = max(0, source.num_documents - options.skip_documents)
-    elif source.read_spec.module == "parquet":
-        text, rows = parquet_text(source.files[0].url, source.read_spec.columns)
-        found = round(text_bytes / max(1, text) * rows)
+    if source.num_documents or footers:
+        rows = sum(rows for _, rows in footers)
+        found = source.num_documents or round(rows * _files_per_footer(source, footers))
+        found = max(0, found - options.skip_documents)
     else:
         found = as_sampled
     return found if options.max_documents is None else min(found, options.max_documents)
+
+
+def _footers(source: Source) -> list[tuple[int, int]]:
+    """Returns bytes of text and rows of parquet files, as their footers tell.
+
+    Files on this machine are all asked; elsewhere the first one stands for all.
+    """
+    if source.read_spec.module != "parquet":
+        return []
+    is_local = all("://" not in file.url for file in source.files)
+    asked = source.files if is_local and len(source.files) <= _MAX_FOOTERS else source.files[:1]
+    return [parquet_text(file.url, source.read_spec.columns) for file in asked]
+
+
+def _files_per_footer(source: Source, footers: Sequence[tuple[int, int]]) -> float:
+    """Returns how many times as large as the files whose footers were read the source is."""
+    asked = sum(file.bytes or 0 for file in source.files[: len(footers)])
+    return sum(file.bytes or 0 for file in source.files) / asked if asked else 1.0
+
+
+def _is_window(source: Source) -> bool:
+    return source.options.max_documents is not None or source.options.skip_documents > 0
 
 
 def _pieces(plan: BuildPlan, batch: pa.RecordBatch) -> list[int]:
