@@ -258,7 +258,7 @@ def read_manifest(directory: Directory, *, allow: tuple[str, ...] = ("complete",
     if manifest is None:
         raise FileNotFoundError(
             f"{directory}: no {naming.MANIFEST}, so this is no dataset directory. Give the "
-            "--output of a finished `python -m pipelines.preprocess`."
+            "--output of a finished `shardstream build`."
         )
     if manifest.status not in allow:
         cure = "Run the command that builds it again: it goes on from what is there."

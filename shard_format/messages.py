@@ -6,6 +6,8 @@ An error says what was found, what was expected, where, and what to do about it.
 import re
 from collections.abc import Iterable
 
+from shardstream.shard_format.errors import OptionError
+
 _LONGEST_LINE = 500  # characters; clients of stores quote whole pages of a server's answer
 
 
@@ -34,8 +36,8 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
         choices: the words it may be, in the order in which the message lists them.
 
     Raises:
-        ValueError: value is none of them.
+        OptionError: value is none of them.
     """
     choices = tuple(choices)
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        raise OptionError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

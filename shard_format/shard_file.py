@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.messages import require_choice
 
 # Token ids hardly compress, and a loader that reads raw chunks keeps up with the memory bus.
@@ -48,7 +49,7 @@ class ShardOptions:
 
     def __post_init__(self) -> None:
         if self.group_size < 1:
-            raise ValueError(f"group_size is {self.group_size}, expected at least 1")
+            raise OptionError(f"group_size is {self.group_size}, expected at least 1")
         require_choice("compression", self.compression, COMPRESSIONS)
 
     @property
