@@ -10,9 +10,8 @@ import itertools
 from collections.abc import Sequence
 
 from shardstream.pipelines.job.dataflow import is_dataflow, machine_type
-from shardstream.pipelines.job.planning import estimate_text_bytes, process_bytes
+from shardstream.pipelines.job.planning import estimate_text_bytes, parquet_text, process_bytes
 from shardstream.pipelines.job.runners import is_local, runner_name
-from shardstream.sources.count import known_documents
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.read import TextBlock, read_blocks
 from shardstream.sources.resolve import Source, resolve
@@ -67,7 +66,7 @@ class Estimate:
 def estimate(plan: BuildPlan) -> Estimate:
     """Returns what the plan's job would do; reads the first file's footer and one block."""
     source = resolve(plan.source)
-    first = next(list_partitions(source.files[:1], dataclasses.replace(plan.read_spec, ranges=())))
+    first = next(list_partitions(source.files, plan.read_spec))
     partitions = list(split_partition(first, plan.read_spec, plan.partition_bytes))
     sample = _first_block(partitions, plan)
     tokens = tokenize_block(sample, open_tokenizer(plan.tokenizer), seed=plan.seed)
@@ -82,7 +81,7 @@ def estimate(plan: BuildPlan) -> Estimate:
     return Estimate(
         num_files=len(source.files),
         num_partitions=_num_partitions(source, partitions),
-        documents=_num_documents(source, int(sample.num_read * scale)),
+        documents=_num_documents(source, text_bytes, int(sample.num_read * scale)),
         text_bytes=text_bytes,
         tokens=num_tokens,
         num_shards=plan.num_buckets,
@@ -138,16 +137,22 @@ def _first_block(partitions: Sequence[Partition], plan: BuildPlan) -> TextBlock:
         read_blocks(partition, plan.read_spec, block_bytes=plan.block_bytes)
         for partition in partitions
     )
-    block = next((block for block in blocks if len(block.rows)), None)
+    block = next((block for block in blocks if block.num_read), None)
     if block is None:
         raise ValueError(f"{plan.source.dataset}: its first file has no documents to estimate from")
     return block
 
 
-def _num_documents(source: Source, as_sampled: int) -> int:
-    """Returns the documents to expect: from the card or the footers, else as sampled."""
-    options, known = source.options, known_documents(source)
-    found = as_sampled if known is None else max(0, known - options.skip_documents)
+def _num_documents(source: Source, text_bytes: int, as_sampled: int) -> int:
+    """Returns the documents to expect: from the card or the first footer, else as sampled."""
+    options = source.options
+    if source.num_documents:
+        found = max(0, source.num_documents - options.skip_documents)
+    elif source.read_spec.module == "parquet":
+        text, rows = parquet_text(source.files[0].url, source.read_spec.columns)
+        found = round(text_bytes / max(1, text) * rows)
+    else:
+        found = as_sampled
     return found if options.max_documents is None else min(found, options.max_documents)
 
 
