@@ -11,7 +11,6 @@ from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.record import token_dtype_for
 from shardstream.shard_format.storage import Directory, open_directory
 from shardstream.sources.count import known_documents, sample_text
-from shardstream.sources.partitions import open_parquet
 from shardstream.sources.resolve import Source, resolve
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
 from shardstream.transforms.plan import BuildPlan, TokenizerFacts
@@ -197,17 +196,6 @@ def estimate_text_bytes(source: Source) -> int:
     if documents is not None:
         estimate = min(estimate, int(documents * text_bytes_per_document))
     return estimate
-
-
-def parquet_text(url: str, columns: tuple[str, ...]) -> tuple[int, int]:
-    """Returns the bytes of the text columns, uncompressed, and the rows that a footer tells."""
-    with open_parquet(url) as parquet:
-        metadata = parquet.metadata
-    below = tuple(f"{column}." for column in columns)
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    wanted = (chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(below))
-    return sum(chunk.total_uncompressed_size for chunk in wanted), metadata.num_rows
 
 
 def _block_kb(options: PreprocessOptions) -> int:
