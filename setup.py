@@ -26,6 +26,7 @@ HUB = [
     "tokenizers>=0.22",
     "gigatoken>=0.10",
     "awkward>=2.8",
+    "filelock>=3.12",
     "fsspec[http]>=2024.6",
     "zstandard>=0.23",
 ]

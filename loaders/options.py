@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from shardstream.loaders.fields import FieldName, FieldSet, resolve_fields
 from shardstream.loaders.integers import settle_integers
+from shardstream.shard_format.messages import require_choice
 
 Shuffle = Literal["buffer", "global", "none"]
 BadRecordPolicy = Literal["raise", "skip", "substitute"]
@@ -144,9 +145,7 @@ class BatchOptions:
 
 def check_choice(name: str, value: str, choices: object) -> None:
     """Raises ValueError where an option is none of the choices, a Literal type."""
-    if value not in get_args(choices):
-        expected = ", ".join(get_args(choices))
-        raise ValueError(f"{name} is {value!r}, expected one of {expected}")
+    require_choice(name, value, get_args(choices))
 
 
 def pick(kind: type[_T], given: Mapping[str, Any]) -> _T:

@@ -34,13 +34,16 @@ def to_flags(parameters: Sequence[str]) -> list[str]:
     actions = make_parser().flags
     flags: list[str] = []
     others: list[str] = []
+    last = others
     for parameter in parameters:
         name, equals, value = parameter.partition("=")
         action = actions.get(name)
-        if action is None:
-            others.append(parameter)
-        elif not equals:
-            flags.append(parameter)
+        if not parameter.startswith("-"):  # the value of the word before
+            last.append(parameter)
+            continue
+        last = others if action is None else flags
+        if action is None or not equals:
+            last.append(parameter)
         elif value == "":
             continue
         elif action.nargs == 0:

@@ -109,7 +109,7 @@ class Manifest:
 
     @functools.cached_property  # 0.4 s for 100,000 shards
     def fingerprint(self) -> str:
-        """sha256 of all that came out, equal for equal datasets whoever built them."""
+        """The sha256 of all that was written; equal datasets have the same, on every machine."""
         content = self._content()
         for volatile in _VOLATILE:
             del content[volatile]

@@ -72,16 +72,20 @@ def _as_utf8(data: bytes, config: dict[str, Any]) -> bytes:
 
 
 def _spans_lines(chunk: bytes) -> bool:
-    """Says whether a file's first object goes on after its first line, and is whole."""
+    """Says whether a file's first object goes on after its first line."""
     first, _, rest = chunk.lstrip().partition(b"\n")
-    if not rest or not first.startswith(b"{") or _parses(first):
+    if not rest or not first.startswith(b"{"):
         return False
-    return not any(_parses(line) for line in rest.split(b"\n", 3)[:3] if line.strip())
-
-
-def _parses(line: bytes) -> bool:
+    if first.strip() == b"{":
+        return True
     try:
-        return isinstance(json.loads(line), dict)
+        json.loads(first)
+        return False
+    except (ValueError, RecursionError):
+        pass
+    try:
+        _, end = json.JSONDecoder().raw_decode(chunk.decode("utf-8", "surrogateescape").lstrip())
+        return end > len(first.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return False
 
@@ -307,7 +311,8 @@ def _first_rows(file: SourceFile, spec: ReadSpec) -> list[dict[str, Any]]:
                 items = items[:_ROWS_AT_ONCE]
                 return [item if isinstance(item, dict) else {"text": item} for item in items]
             if _spans_lines(chunk):
-                return [json.loads(chunk + reader.read_rest())]
+                whole = _as_utf8(chunk + reader.read_rest(), dict(spec.config))
+                return [line.row for line in _parse_line(whole, spec)]
             lines = _as_utf8(chunk, dict(spec.config)).split(b"\n")
             found = [line for raw in lines if raw.strip() for line in _parse_line(raw, spec)]
             faults = [line.fault for line in found if line.fault is not None]

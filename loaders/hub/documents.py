@@ -10,10 +10,10 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from shardstream.loaders.hub.cache import EntryWriter, TokenCache, TokenizedRows
 from shardstream.loaders.hub.fetch import Fetcher
 from shardstream.loaders.hub.units import Documents
+from shardstream.tokens.arrow_buffers import value_nbytes
 
 if TYPE_CHECKING:
     from shardstream.sources.partitions import Partition
@@ -52,7 +52,10 @@ class DocumentReader:
                 yield Documents(block.tokens, block.rows + 1 - origin)
 
     def _count(self, block: TokenizedRows) -> None:
-        counts = {"documents": len(block.rows), "tokens": _nbytes(block.tokens) // self._itemsize}
+        counts = {
+            "documents": len(block.rows),
+            "tokens": value_nbytes(block.tokens) // self._itemsize,
+        }
         dead = {f"dead_letters/{reason}": len(rows) for reason, rows in block.dead.items() if rows}
         self._fetcher.counts.add(counts | dead)
 
@@ -151,10 +154,3 @@ class DocumentReader:
         stop = len(self._fetcher.first_rows(file)) - 1
         groups = (segment, stop)
         return dataclasses.replace(whole, row_groups=groups, first_row=first, skip_documents=0)
-
-
-def _nbytes(tokens: pa.LargeBinaryArray) -> int:
-    if not len(tokens):
-        return 0
-    offsets = np.frombuffer(tokens.buffers()[1], np.int64)
-    return int(offsets[tokens.offset + len(tokens)] - offsets[tokens.offset])

@@ -17,8 +17,10 @@ PackingName = Literal["concat", "pad", "best_fit", "none"]
 Truncation = Literal["auto", "cut", "split", "drop"]
 PadSide = Literal["right", "left"]
 
+# Options that hold one text or several.
+_SEVERAL = ("data_files", "reader_option", "tokenizer_override")
 # Integers of options that other rooms check: they are ints by then.
-_INTEGERS = ("skip_documents", "max_documents", "audit_every", "sequence_length")
+_INTEGERS = ("skip_documents", "max_documents", "max_document_mb", "audit_every", "sequence_length")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,9 @@ def hub_stream_options(given: Mapping[str, Any]) -> HubStreamOptions:
     Raises:
         ValueError: an option is wrong.
     """
-    values = dict(given, data_files=_as_names(given["data_files"]))
+    values = dict(given)
+    for name in _SEVERAL:
+        values[name] = _as_names(given[name])
     for name in _INTEGERS:
         if values[name] is not None:
             values[name] = whole(name, values[name])
@@ -135,7 +139,7 @@ def hub_stream_options(given: Mapping[str, Any]) -> HubStreamOptions:
 def _as_names(
     files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
 ) -> tuple[str, ...]:
-    """Returns data_files as SourceOptions has them, of one path or several."""
+    """Returns one text (or path) or several as the tuple that the options hold."""
     if isinstance(files, str | os.PathLike):
         return (os.fspath(files),)
     return tuple(os.fspath(file) for file in files or ())

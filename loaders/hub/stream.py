@@ -46,19 +46,22 @@ def stream(
     batch_size: int,
     config: str | None = None,
     split: str = "train",
+    data_dir: str | None = None,
     data_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     revision: str | None = None,
     text_column: str = "text",
     text_template: str | None = None,
     skip_documents: int = 0,
     max_documents: int | None = None,
+    max_document_mb: int = 256,
+    reader_option: str | Sequence[str] = (),
     tokenizer_revision: str | None = None,
     engine: Engine = "auto",
     add_bos: bool = False,
     add_eos: bool = True,
     special_tokens_in_text: SpecialTokens = "encode",
     audit_every: int = 1000,
-    tokenizer_override: tuple[str, ...] = (),
+    tokenizer_override: str | Sequence[str] = (),
     trust_remote_code: str | None = None,
     packing: PackingName = "concat",
     sequence_length: int = 2048,
@@ -96,21 +99,24 @@ def stream(
         dataset: hub name, local directory, or "parquet", "json", "csv", "text" with data_files.
         tokenizer: hub name or directory.
         batch_size: see HubOrderOptions.
-        config: see SourceOptions, as for all up to max_documents.
+        config: see SourceOptions, as for all up to reader_option.
         split: see SourceOptions.
+        data_dir: see SourceOptions.
         data_files: see SourceOptions; one path or several.
         revision: see SourceOptions.
         text_column: see SourceOptions.
         text_template: see SourceOptions.
         skip_documents: see SourceOptions.
         max_documents: see SourceOptions.
+        max_document_mb: see SourceOptions.
+        reader_option: see SourceOptions; one setting or several.
         tokenizer_revision: the tokenizer's commit, tag or branch; `revision` is the dataset's.
         engine: see TokenizerOptions, as for all up to trust_remote_code.
         add_bos: see TokenizerOptions.
         add_eos: see TokenizerOptions.
         special_tokens_in_text: see TokenizerOptions.
         audit_every: see TokenizerOptions.
-        tokenizer_override: see TokenizerOptions.
+        tokenizer_override: see TokenizerOptions; one setting or several.
         trust_remote_code: see TokenizerOptions.
         packing: see PackingOptions, as for all up to keep_eos.
         sequence_length: see PackingOptions.

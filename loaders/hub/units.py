@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from shardstream.tokens.arrow_buffers import value_offsets
 from shardstream.tokens.packing.options import PackingOptions
 from shardstream.tokens.packing.pack import assemble, pack
 
@@ -80,7 +81,7 @@ class Packer:
 
     def _weights(self, documents: Documents) -> np.ndarray:
         """Returns int64[n]: tokens where packing joins documents, else sequences."""
-        tokens = np.diff(_offsets(documents.tokens)) // self._itemsize
+        tokens = np.diff(value_offsets(documents.tokens)) // self._itemsize
         if self._options.packing in ("concat", "best_fit"):
             return tokens
         if self._options.truncation_rule == "split":
@@ -100,7 +101,7 @@ class Packer:
             done = int(total[end - 1])
 
     def _unit(self, documents: Documents) -> Unit:
-        lengths = np.diff(_offsets(documents.tokens)) // self._itemsize
+        lengths = np.diff(value_offsets(documents.tokens)) // self._itemsize
         pieces = pack(lengths, self._options)
         tokens, slots = assemble(
             documents.tokens,
@@ -110,13 +111,6 @@ class Packer:
             **self._ids,
         )
         return Unit(tokens, slots, int(documents.ends[-1]))
-
-
-def _offsets(tokens: pa.LargeBinaryArray) -> np.ndarray:
-    if not len(tokens):
-        return np.zeros(1, np.int64)
-    offsets = np.frombuffer(tokens.buffers()[1], np.int64)
-    return offsets[tokens.offset : tokens.offset + len(tokens) + 1]
 
 
 def _join(blocks: list[Documents]) -> Documents:

@@ -36,8 +36,6 @@ RATE_SOURCE = (
 )
 # Fetching from hub or store, the engine's own share and idle workers; not measured, so a range.
 OVERHEAD = (1, 4)
-# Footers of files on this machine that are read for an estimate, a few milliseconds each.
-_MAX_FOOTERS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

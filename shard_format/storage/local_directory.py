@@ -120,7 +120,7 @@ class LocalDirectory(Directory):
     def publishing(self, name: str, *, durable: bool = True) -> Iterator[Path]:
         """See Directory.
 
-        A process killed inside leaves a private file behind that no reader lists; `remove_private`
+        A process killed inside leaves a private file that no reader lists; `remove_private`
         clears them.
         """
         with publishing_file(self.path(name), durable=durable) as private:

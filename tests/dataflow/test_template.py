@@ -83,6 +83,8 @@ def test_parameters_become_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options.work.hub_token_secret == "projects/p/secrets/hub-token"
     image = "--sdk_container_image=europe-docker.pkg.dev/p/r/shardstream:1"
     assert options.beam_args == (*theirs, image)
+    words = ["--output", "o", "--runner", "r", "--dataset", "d"]
+    assert to_flags(words) == ["--output", "o", "--dataset", "d", "--", "--runner", "r", image]
     with pytest.raises(ValueError, match="--eos is 'yes', expected true or false"):
         to_flags(["--eos=yes"])
 

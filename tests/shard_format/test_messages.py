@@ -1,4 +1,5 @@
 import pytest
+from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.messages import first_line, require_choice
 
 
@@ -21,7 +22,7 @@ def test_first_line_is_one_short_line_that_says_something(error: object, line: s
 def test_require_choice_names_option_value_and_choices() -> None:
     require_choice("shuffle", "none", ("global", "none"))
     require_choice("compression", "zstd", {"none": 0, "zstd": 1})
-    with pytest.raises(ValueError, match=r"^shuffle is 'full', expected one of global, none$"):
+    with pytest.raises(OptionError, match=r"^shuffle is 'full', expected one of global, none$"):
         require_choice("shuffle", "full", ("global", "none"))
     with pytest.raises(ValueError, match="stop is None, expected one of first, all"):
         require_choice("stop", None, iter(("first", "all")))

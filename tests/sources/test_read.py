@@ -243,3 +243,16 @@ def test_cut_archive_names_the_file(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"rows.{suffix}").write_bytes(gzip.compress(lines)[:100_000])
     with pytest.raises(ValueError, match=rf"rows\.{suffix}, .*can't be read as .*\. (Check|Mend)"):
         list(read_source(SourceOptions(dataset=str(tmp_path))))
+
+
+def test_objects_over_many_lines_and_broken_first_lines(tmp_path: Path) -> None:
+    pretty = [{"text": "a\nb", "n": [1, 2]}, {"text": "c", "n": []}]
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in pretty))
+    ours = SourceOptions(dataset="json", data_files=(str(path),))
+    theirs = rows_of_load_dataset("json", data_files=str(path))
+    assert texts_of(ours) == [row["text"] for row in theirs or pretty] == ["a\nb", "c"]
+    lines = ['{"text": "cut', '{"te', "}", '"x": 1}', '{"text": "good"}']
+    path.write_text("\n".join(lines))
+    resolve.cache_clear()
+    assert texts_of(ours) == [None] * 4 + ["good"]
