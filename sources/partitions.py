@@ -6,12 +6,12 @@ partition. How a source is split never shows in the output: documents are named 
 file).
 """
 
-import dataclasses
 from collections.abc import Iterator
 
+from shardstream.sources.count import num_rows_of
 from shardstream.sources.errors import SourceError
 from shardstream.sources.parquet_rows import has_bad_footer, open_parquet, text_bytes_of
-from shardstream.sources.spec import ReadSpec, SourceFile
+from shardstream.sources.spec import Partition, ReadSpec, SourceFile
 
 __all__ = [
     "DEFAULT_PARTITION_BYTES",
@@ -22,39 +22,6 @@ __all__ = [
 ]
 
 DEFAULT_PARTITION_BYTES = 64 << 20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Partition:
-    """What one worker reads in one go.
-
-    Attributes:
-        files: usually one; several where a prefix of a stream of unknown lengths is wanted.
-        row_groups: of a parquet file, half-open; None means all of it.
-        first_row: row inside the (first) file of the first row read.
-        skip_documents: rows to pass over after that.
-        max_documents: rows to read at most.
-        text_bytes: uncompressed bytes expected, None where unknown.
-    """
-
-    files: tuple[SourceFile, ...]
-    row_groups: tuple[int, int] | None = None
-    first_row: int = 0
-    skip_documents: int = 0
-    max_documents: int | None = None
-    text_bytes: int | None = None
-
-    @property
-    def name(self) -> str:
-        """A file name that is this partition's alone, whatever else is read."""
-        groups = "all" if self.row_groups is None else "{:05d}-{:05d}".format(*self.row_groups)
-        window = f"-{self.skip_documents}+{self.max_documents}" if self.is_window else ""
-        return f"{self.files[0].index:06d}-{groups}{window}"
-
-    @property
-    def is_window(self) -> bool:
-        """Whether rows inside the partition are left out."""
-        return self.skip_documents > 0 or self.max_documents is not None
 
 
 def list_partitions(
@@ -98,8 +65,6 @@ def list_partitions(
 
 
 def _num_rows(files: tuple[SourceFile, ...], spec: ReadSpec) -> int:
-    from shardstream.sources.count import num_rows_of
-
     return sum(num_rows_of(files, spec))
 
 

@@ -15,9 +15,8 @@ from shardstream.sources.errors import SourceError, border
 from shardstream.sources.json_rows import read_json
 from shardstream.sources.other_rows import read_with_datasets
 from shardstream.sources.parquet_rows import has_bad_footer, is_local, read_groups
-from shardstream.sources.partitions import Partition
 from shardstream.sources.rows import DeadLetter, Fault, Lost, Rows, count_by_reason, rows_after
-from shardstream.sources.spec import ReadSpec, SourceFile
+from shardstream.sources.spec import Partition, ReadSpec, SourceFile
 from shardstream.sources.tar_rows import read_tar
 from shardstream.sources.text_rows import read_text
 from shardstream.sources.texts import join_texts

@@ -1,4 +1,4 @@
-"""A source as plain data: its files, and how workers read them.
+"""A source as plain data: its files, how workers read them, and the partitions they read.
 
 Everything here is small, frozen and picklable, and nothing imports `datasets`: what a plan holds
 and what a loader keeps in its cache.
@@ -69,3 +69,36 @@ class ReadSpec:
     def roots(self) -> tuple[str, ...]:
         """The columns of the file that the wanted ones are or lie in, each once."""
         return tuple(dict.fromkeys(path[0] for path in self.column_paths.values()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Partition:
+    """What one worker reads in one go.
+
+    Attributes:
+        files: usually one; several where a prefix of a stream of unknown lengths is wanted.
+        row_groups: of a parquet file, half-open; None means all of it.
+        first_row: row inside the (first) file of the first row read.
+        skip_documents: rows to pass over after that.
+        max_documents: rows to read at most.
+        text_bytes: uncompressed bytes expected, None where unknown.
+    """
+
+    files: tuple[SourceFile, ...]
+    row_groups: tuple[int, int] | None = None
+    first_row: int = 0
+    skip_documents: int = 0
+    max_documents: int | None = None
+    text_bytes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A file name that is this partition's alone, whatever else is read."""
+        groups = "all" if self.row_groups is None else "{:05d}-{:05d}".format(*self.row_groups)
+        window = f"-{self.skip_documents}+{self.max_documents}" if self.is_window else ""
+        return f"{self.files[0].index:06d}-{groups}{window}"
+
+    @property
+    def is_window(self) -> bool:
+        """Whether rows inside the partition are left out."""
+        return self.skip_documents > 0 or self.max_documents is not None
