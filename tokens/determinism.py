@@ -1,4 +1,4 @@
-"""Refuses tokenizers that are no function of their text; applies what makes them one.
+"""Finds tokenizers that are no function of their text; applies what makes them one.
 
 Some tokenizers carry a setting that makes them draw at random: BPE dropout, SentencePiece sampling.
 They are meant for augmentation while a model trains; a dataset made with one could never be built
@@ -9,7 +9,10 @@ has no name here.
 from __future__ import annotations
 
 import json
+from itertools import chain, islice
 from typing import TYPE_CHECKING
+
+from shardstream.tokens.engines.engine import calling_library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +23,7 @@ _PROBES = tuple(
     for word in ("tokenization", "Donaudampfschifffahrt", "преподавание", "0123456789")
 )
 _TIMES = 4
+_MOST_WORDS = 1000
 DROPOUT_OFF = "dropout=null"
 
 
@@ -58,7 +62,8 @@ def why_not_a_function(tokenizer: PreTrainedTokenizerBase, content: str | None) 
         )
     for probe in _PROBES:
         try:
-            found = {tuple(tokenizer(probe, verbose=False)["input_ids"]) for _ in range(_TIMES)}
+            with calling_library():
+                found = {tuple(tokenizer(probe, verbose=False)["input_ids"]) for _ in range(_TIMES)}
         except Exception:  # it refuses this text; documents that it refuses are dead letters
             continue
         if len(found) > 1:
@@ -67,3 +72,23 @@ def why_not_a_function(tokenizer: PreTrainedTokenizerBase, content: str | None) 
                 "a tokenizer that draws nothing at random: switch that off in its files"
             )
     return None
+
+
+def why_it_takes_no_text(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns why a tokenizer refuses every text, None where it takes one.
+
+    A tokenizer may refuse what its vocabulary has no token for. So the words of its vocabulary are
+    tried as well as ordinary text.
+    """
+    special = set(tokenizer.all_special_ids)
+    ids = (index for index in tokenizer.get_vocab().values() if index not in special)
+    words = (tokenizer.decode([index]) for index in islice(ids, _MOST_WORDS))
+    why = "its vocabulary is empty"
+    for text in chain(_PROBES, words):
+        try:
+            with calling_library():
+                tokenizer(text, verbose=False)
+            return None
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+    return why

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from shardstream.tokens.assemble import add_special_ids
-from shardstream.tokens.determinism import why_not_a_function
+from shardstream.tokens.determinism import why_it_takes_no_text, why_not_a_function
 from shardstream.tokens.engines.engine import Encoded, as_large_strings
 from shardstream.tokens.engines.exact import AuditDifference, EncodeCounts
 from shardstream.tokens.engines.select import select_engine
@@ -85,6 +85,11 @@ class Tokenizer:
         content = canonical_json(reference)
         if why := why_not_a_function(reference, content):
             raise TokenizerError(f"tokenizer {options.tokenizer!r}: {why}.")
+        if why := why_it_takes_no_text(reference):
+            raise TokenizerError(
+                f"tokenizer {options.tokenizer!r}: it refuses every text tried, the words of its "
+                f"own vocabulary included: {why}. Mend its files, or choose another tokenizer."
+            )
         self.fingerprint: str = fingerprint(reference, content)
         self.vocab_size: int = max(reference.get_vocab().values()) + 1
         self.bos_id = _one_id(reference.bos_token_id)

@@ -46,12 +46,15 @@ def source_of(plan: BuildPlan) -> SourceOptions:
 def tokenizer_of(plan: BuildPlan) -> Tokenizer:
     """Opens the plan's tokenizer on a worker.
 
-    As it is named where that is a directory here (baked into the image, or the submitter's own
-    machine) or the output is local; else the copy that the submitter left in the output directory.
+    It is opened as it is named where that is a directory here (baked into the image, or on the
+    submitter's own machine), where the output is local, or where it runs code of its own, which is
+    trusted at its commit on the hub and nowhere else. Otherwise the copy is opened that the
+    submitter left in the output directory.
     """
     options = plan.tokenizer
     is_local = plan.directory.local_path(naming.MANIFEST) is not None
-    if is_local or Path(options.tokenizer).expanduser().is_dir():
+    is_named = options.trust_remote_code or Path(options.tokenizer).expanduser().is_dir()
+    if is_local or is_named:
         return open_tokenizer(options)
     copy = _copy_tokenizer(plan)
     return open_tokenizer(dataclasses.replace(options, tokenizer=str(copy), revision=None))

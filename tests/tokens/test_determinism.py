@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from shardstream.shard_format.errors import OptionError
+from shardstream.tokens.encode_around import encode_around
+from shardstream.tokens.engines.engine import EnginePanic, calling_library
 from shardstream.tokens.load import TokenizerError
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import open_tokenizer
@@ -72,7 +76,6 @@ def test_tokenizer_that_draws_under_no_known_name_is_found(tmp_path: Path) -> No
 
 
 def test_vocabulary_without_an_unknown_token_makes_dead_letters(tmp_path: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     tokenizer = Tokenizer(models.WordLevel({"hello": 0, "world": 1, "<eos>": 2}))
@@ -126,3 +129,41 @@ def test_code_of_a_tokenizer_is_not_run_whatever_stdin_says(
 def test_trust_names_the_tokenizer_and_a_full_commit(trusted: str) -> None:
     with pytest.raises(OptionError, match="expected acme/tok@COMMIT"):
         TokenizerOptions(tokenizer="acme/tok", trust_remote_code=trusted)
+
+
+def test_tokenizer_that_takes_no_text_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"<eos>": 0}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(tmp_path)
+    with pytest.raises(TokenizerError, match=r"refuses every text .*Mend its files"):
+        open_tokenizer(TokenizerOptions(tokenizer=str(tmp_path)))
+
+
+class _Panic(BaseException):
+    """What a panic of Rust code comes as."""
+
+
+def test_panic_of_a_library_is_an_exception() -> None:
+    with pytest.raises(EnginePanic, match="_Panic: index out of bounds"), calling_library():
+        raise _Panic("index out of bounds")
+    for kept in (KeyboardInterrupt, SystemExit, ValueError):
+        with pytest.raises(kept), calling_library():
+            raise kept
+
+
+def test_document_on_which_an_engine_panics_is_a_dead_letter(
+    tokenizer_directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = open_tokenizer(TokenizerOptions(tokenizer=tokenizer_directory, engine="tokenizers"))
+
+    class Panicking:
+        def encode_batch_fast(self, texts: list[str], **_: object) -> list:
+            if "poison" in texts:
+                raise _Panic("called `Option::unwrap()` on a `None` value")
+            return [SimpleNamespace(ids=[1]) for _ in texts]
+
+    monkeypatch.setattr(tokenizer.engine.active, "_tokenizer", Panicking())
+    texts = pa.array(["a", "poison", "b"], pa.large_string())
+    found = encode_around(tokenizer, texts, None)
+    assert found.keep.tolist() == [True, False, True]
+    assert "unwrap" in str(found.errors[1])

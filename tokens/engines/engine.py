@@ -7,6 +7,8 @@ Arrow gives the text, because a Python list a document would cost more than toke
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,6 +69,28 @@ class Engine(Protocol):
 
 class EngineUnavailable(Exception):
     """An engine cannot run this tokenizer at all: not installed, or a model it does not know."""
+
+
+class EnginePanic(RuntimeError):
+    """A tokenizer library fell over on a text."""
+
+
+@contextlib.contextmanager
+def calling_library() -> Iterator[None]:
+    """Stands around every call into a tokenizer library: what it raises is an Exception.
+
+    A panic of Rust code comes as a BaseException that is none, and would pass all that sets one
+    document aside and keeps the others.
+
+    Raises:
+        EnginePanic: in place of a panic.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as panic:
+        raise EnginePanic(f"{type(panic).__name__}: {panic}") from panic
 
 
 def as_large_strings(texts: pa.Array | pa.ChunkedArray) -> pa.LargeStringArray:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
-from shardstream.tokens.engines.engine import Encoded, EngineUnavailable
+from shardstream.tokens.engines.engine import Encoded, EngineUnavailable, calling_library
 from shardstream.tokens.process_memory import resident_bytes
 
 DEFAULT_CACHE_BYTES = 256 << 20
@@ -83,7 +83,8 @@ class GigatokenEngine:
         rows = self._rows(texts)
         instance = self._take_instance()
         before = resident_bytes()
-        result = instance.backend.encode_batch(rows, parallel=False).layout
+        with calling_library():
+            result = instance.backend.encode_batch(rows, parallel=False).layout
         ids = np.asarray(result.content.data)
         offsets = np.asarray(result.offsets.data)
         if before is None:

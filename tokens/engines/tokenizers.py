@@ -12,7 +12,7 @@ import json
 import pyarrow as pa
 import tokenizers
 from shardstream.tokens.assemble import from_lists
-from shardstream.tokens.engines.engine import Encoded, EngineUnavailable
+from shardstream.tokens.engines.engine import Encoded, EngineUnavailable, calling_library
 
 
 class TokenizersEngine:
@@ -39,5 +39,8 @@ class TokenizersEngine:
 
     def encode(self, texts: pa.LargeStringArray) -> Encoded:
         """See `tokens.engines.engine.Engine.encode`."""
-        encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        with calling_library():
+            encodings = self._tokenizer.encode_batch_fast(
+                texts.to_pylist(), add_special_tokens=False
+            )
         return from_lists([encoding.ids for encoding in encodings])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import transformers
 from shardstream.tokens.assemble import from_lists
-from shardstream.tokens.engines.engine import Encoded
+from shardstream.tokens.engines.engine import Encoded, calling_library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +40,7 @@ class TransformersEngine:
         """See `tokens.engines.engine.Engine.encode`; any number of threads may call, one runs."""
         if len(texts) == 0:
             return from_lists([])
-        with self._lock:
+        with self._lock, calling_library():
             batch = self._tokenizer(
                 texts.to_pylist(),
                 add_special_tokens=False,
