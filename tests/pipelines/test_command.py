@@ -77,7 +77,7 @@ def test_help_of_a_build_has_its_flags_in_groups(command: str) -> None:
         (["bild"], "unknown command 'bild'; did you mean build?", "shardstream"),
         (["--seed", "1"], "unknown command '--seed'; expected build, ", "shardstream"),
         (["build"], "required: --dataset, --tokenizer, --output", "shardstream build"),
-        (["build", "--max_docs", "1"], "did you mean --max_documents?", "shardstream build"),
+        (["build", "--max_docs", "1"], "--max_documents", "shardstream build"),
         (["stream", "--epoch", "1"], "did you mean --epochs?", "shardstream stream"),
         (["plan", "--mode", "x"], "invalid choice: 'x'", "shardstream plan"),
         (["verify"], "required: directory", "shardstream verify"),

@@ -240,8 +240,8 @@ def test_misspelt_flag_is_refused_and_the_right_one_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--max_docs", "10"], r"unknown flag --max_docs; did you mean --max_documents"),
-        (["--seq_length", "10"], r"unknown flag --seq_length; did you mean --sequence_length\?"),
+        (["--max_docs", "10"], r"unknown flag --max_docs; did you mean .*--max_documents\b"),
+        (["--seq_length", "10"], r"unknown flag --seq_length; did you mean .*--sequence_length\b"),
         (["--filter", "x"], "unknown flag --filter; the nearest are --.*, --.*, --"),
         (["-x"], "unknown flag -x"),
         (["stray"], "unexpected word 'stray', expected a flag"),
