@@ -208,7 +208,7 @@ def _parse_lines(chunk: bytes, spec: ReadSpec) -> Iterator[Rows]:
 
 
 def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
-    """Returns the objects of a line, as a rule one."""
+    """Returns the objects of a line, as a rule one; of a broken line one that says so."""
     repeated: set[str] = set()
 
     def note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -236,7 +236,9 @@ def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
         repeated.clear()
         found.append(_Line(row, fault))
         at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-    return found
+    # Several objects of one line are rows of their own; a broken line is one.
+    broken = [line for line in found if line.fault is not None]
+    return broken[:1] if broken else found
 
 
 def _rows_of(lines: list[_Line], spec: ReadSpec) -> Rows:
