@@ -4,9 +4,9 @@ import dataclasses
 import string
 from typing import Any
 
-_ADDED_LATER = frozenset(("data_dir", "reader_option", "max_document_mb"))
-
 from shardstream.shard_format.errors import OptionError
+
+_ADDED_LATER = frozenset(("data_dir", "reader_option", "max_document_mb"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

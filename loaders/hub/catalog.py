@@ -166,9 +166,7 @@ def _from_json(values: dict[str, Any]) -> Catalog:
     kept = values["source"]
     files = tuple(SourceFile(**file) for file in kept["files"])
     lists = ("data_files", "reader_option")
-    options: dict[str, Any] = {
-        k: tuple(v) if k in lists else v for k, v in kept["options"].items()
-    }
+    options: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in kept["options"].items()}
     spec = dict(kept["read_spec"])
     for name in ("columns", "kinds"):
         spec[name] = tuple(spec.get(name, ()))

@@ -54,9 +54,7 @@ def sample_size(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdecimal():
-        raise OptionError(
-            f"--against_source is {text!r}, expected a number of documents, or all"
-        )
+        raise OptionError(f"--against_source is {text!r}, expected a number of documents, or all")
     return int(text)
 
 
