@@ -23,6 +23,10 @@ def first_line(error: object) -> str:
     return lines[0].strip() if lines and lines[0].strip() else type(error).__name__
 
 
+class PackedDataError(EOFError):
+    """Compressed data end too early or are damaged; how much is missing can't be known."""
+
+
 @contextlib.contextmanager
 def border(where: str, advice: str) -> Iterator[None]:
     """Turns whatever a library raises inside into a SourceError.
@@ -36,7 +40,11 @@ def border(where: str, advice: str) -> Iterator[None]:
     except (SourceError, MemoryError):
         raise
     except Exception as error:
-        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        kind = (
+            ""
+            if isinstance(error, ValueError | OSError | PackedDataError)
+            else f"{type(error).__name__}: "
+        )
         cause = error.__cause__ or error
         raise SourceError(f"{where}: {kind}{first_line(cause).rstrip('.')}. {advice}") from error
 

@@ -9,6 +9,7 @@ from shardstream.pipelines.job.options import PreprocessOptions, WorkOptions
 from shardstream.pipelines.job.runners import is_local, runner_name
 from shardstream.shard_format.record import token_dtype_for
 from shardstream.shard_format.storage import Directory, open_directory
+from shardstream.sources.overlap import refuse_overlap
 from shardstream.sources.partitions import open_parquet
 from shardstream.sources.resolve import Source, resolve
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
@@ -50,7 +51,9 @@ def make_plan(options: PreprocessOptions, *, writes: bool = True) -> BuildPlan:
             for, an output that can't be written, or no documents at all.
     """
     directory = open_directory(options.output.output)
+    refuse_overlap(str(directory), options.source)
     source = resolve(options.source)
+    refuse_overlap(str(directory), options.source, [file.url for file in source.files])
     tokenizer = open_tokenizer(options.tokenizer)
     if writes:
         check_writable(directory)
