@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -151,6 +152,11 @@ def _unescape(text: str) -> str:
     return text
 
 
+def module_of(builder: datasets.DatasetBuilder) -> str:
+    """Returns the name of the packaged reader."""
+    return builder.__module__.rsplit(".", 1)[-1]
+
+
 def changed_settings(config: datasets.BuilderConfig) -> tuple[tuple[str, Any], ...]:
     """Returns the reader settings that a dataset's card or the user makes, e.g. a separator."""
     own = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
@@ -170,10 +176,10 @@ def _saved_files(options: SourceOptions) -> dict[str, list[str]] | None:
     root = options.dataset.rstrip("/")
     if options.data_dir:
         root = f"{root}/{options.data_dir.strip('/')}"
+    if root.startswith("hf://") or ("://" not in root and not Path(root).expanduser().is_dir()):
+        return None
     try:
         file_system, path = fsspec.core.url_to_fs(root)
-        if not file_system.isdir(path):
-            return None
         if file_system.exists(f"{path}/dataset_dict.json"):
             with file_system.open(f"{path}/dataset_dict.json", "rb") as stream:
                 splits = json.load(stream)["splits"]

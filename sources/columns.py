@@ -16,6 +16,7 @@ from shardstream.sources.csv_rows import peek_csv
 from shardstream.sources.errors import SourceError, border
 from shardstream.sources.json_rows import peek_json
 from shardstream.sources.options import SourceOptions
+from shardstream.sources.other_rows import pattern_of
 from shardstream.sources.parquet_rows import open_parquet
 from shardstream.sources.rows import AnyValue
 from shardstream.sources.spec import DECLARED, JSON, TEXT, ReadSpec, SourceFile
@@ -80,7 +81,7 @@ def _features_of(
         try:
             return _peek(file, spec)
         except SourceError as error:
-            raise error.__cause__ or error from error
+            raise error.__cause__ or ValueError(str(error)) from error
 
 
 def _peek(file: SourceFile, spec: ReadSpec) -> Features:
@@ -99,7 +100,7 @@ def _peek(file: SourceFile, spec: ReadSpec) -> Features:
     if spec.module == "json" and dict(spec.config).get("field") is None:
         return _of_values(peek_json(file, spec))
     if spec.module == "webdataset":
-        seen = peek_tar(file, frozenset(spec.roots), spec.max_document_bytes)
+        seen = peek_tar(file, _may_be_roots(spec), spec.max_document_bytes)
         return {name: _of_tar(values) for name, values in seen.items()}
     return _with_datasets(file, spec)
 
@@ -109,7 +110,7 @@ def _of_schema(schema: pa.Schema, spec: ReadSpec) -> Features:
     features: dict[str, Any] = {}
     for name in dict.fromkeys(schema.names):
         index = schema.get_all_field_indices(name)
-        if len(index) > 1 and name in spec.roots:
+        if len(index) > 1 and name in _may_be_roots(spec):
             raise SourceError(f"column {name!r} is there {len(index)} times, expected once")
         kind = schema.field(index[0]).type
         if pa.types.is_dictionary(kind):
@@ -120,6 +121,12 @@ def _of_schema(schema: pa.Schema, spec: ReadSpec) -> Features:
         except (ValueError, KeyError, TypeError, NotImplementedError):
             features[name] = _Unknown(str(kind))
     return features
+
+
+def _may_be_roots(spec: ReadSpec) -> frozenset[str]:
+    """Returns the wanted columns, and what they might lie in, by their names."""
+    split = [column.split(".") for column in spec.columns]
+    return frozenset(".".join(n[:end]) for n in split for end in range(1, len(n) + 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +174,7 @@ def _with_datasets(file: SourceFile, spec: ReadSpec) -> Features:
     try:
         stream = datasets.load_dataset(
             spec.module,
-            data_files={"train": [file.url]},
+            data_files={"train": [pattern_of(file, spec)]},
             split="train",
             streaming=True,
             **dict(spec.config),

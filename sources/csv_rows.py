@@ -1,16 +1,18 @@
 """CSV and its relatives, parsed by pandas as `datasets` parses them.
 
-The wanted columns are read as they are written, whatever they look like: a run of rows that happen
-to hold numbers would otherwise lose its leading zeros, and other columns are not converted at all.
-Rows are taken in numbers that fit a block, so that a large field costs its own size only.
+The wanted columns are read as they are written, whatever they look like (`csv_types` has the
+exception). Rows are taken in numbers that fit a block, so that a large field costs its own size
+only.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import pandas as pd
 import pyarrow as pa
 from datasets.packaged_modules.csv.csv import CsvConfig
+from shardstream.sources.csv_types import with_types
 from shardstream.sources.errors import first_line
 from shardstream.sources.open_files import members_of, open_stream
 from shardstream.sources.rows import AnyValue, Fault, Lost, Rows, missing_columns, pick, rows_after
@@ -22,6 +24,29 @@ _TARGET_BYTES = 2 << 20
 _MISFIT = "\udcff\udcfe misfit \udcfe\udcff"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """A way to parse a file, tried after those that are faster and forgive less.
+
+    Attributes:
+        is_lenient: bytes that are no text pass, and no column is converted.
+        engine: of pandas; "python" goes on after rows that don't fit.
+        is_single: row by row, from the first row that was not read before.
+    """
+
+    is_lenient: bool = True
+    engine: str | None = None
+    is_single: bool = False
+
+
+_ATTEMPTS = (
+    _Attempt(is_lenient=False),
+    _Attempt(),
+    _Attempt(engine="python"),
+    _Attempt(engine="python", is_single=True),
+)
+
+
 def read_csv(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
     """Yields a file's rows; one with more fields than the header has is dead.
 
@@ -30,17 +55,18 @@ def read_csv(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
     """
     for member in members_of(file.url):
         num_rows, problem = 0, None
-        for engine, single in ((None, False), ("python", False), ("python", True)):
+        for attempt in _ATTEMPTS:
             try:
                 with open_stream(member) as stream:
-                    single_from = num_rows if single else None
-                    frames = _read_frames(stream, spec, engine=engine, single_from=single_from)
+                    single_from = num_rows if attempt.is_single else None
+                    frames = _read_frames(stream, spec, attempt, single_from)
+                    frames = with_types(frames, spec, _settings_of(spec))
                     for rows in rows_after(frames, num_rows):
                         yield rows
                         num_rows += rows.num_rows
                 problem = None
                 break
-            except pd.errors.ParserError as error:
+            except (pd.errors.ParserError, UnicodeError) as error:
                 problem = error
         if problem is not None:
             message = f"the file from row {num_rows} on: {first_line(problem)}"
@@ -51,26 +77,31 @@ def peek_csv(file: SourceFile, spec: ReadSpec) -> list[str]:
     """Returns the names of a file's columns; none where it is empty."""
     for member in members_of(file.url):
         with open_stream(member) as stream:
-            reader = _open_reader(stream, spec, engine=None)
+            reader = _open_reader(stream, spec, _Attempt())
             if reader is not None:
                 frame = _chunk(reader, 1)
                 return [] if frame is None else [str(name) for name in frame.columns]
     return []
 
 
-def _open_reader(stream: IO[bytes], spec: ReadSpec, *, engine: str | None) -> AnyValue:
+def _settings_of(spec: ReadSpec) -> dict[str, Any]:
+    return CsvConfig(**dict(spec.config)).pd_read_csv_kwargs
+
+
+def _open_reader(stream: IO[bytes], spec: ReadSpec, attempt: _Attempt) -> AnyValue:
     """Returns pandas' reader, None for a file without even a header."""
-    config = CsvConfig(**dict(spec.config))
-    options: dict[str, Any] = config.pd_read_csv_kwargs
+    options = _settings_of(spec)
     # With `usecols` the parser would take rows with too many fields, and cut their texts.
-    options["dtype"] = object
-    if options.get("encoding_errors") in (None, "strict"):
+    options["dtype"] = object if attempt.is_lenient else dict.fromkeys(spec.roots, object)
+    if len(options["sep"] or "") == 1:  # of one chunk, columns must have one type
+        options["low_memory"] = False
+    if attempt.is_lenient and options.get("encoding_errors") in (None, "strict"):
         options["encoding_errors"] = "surrogateescape"
-    if engine is not None:
-        options |= {"engine": engine, "on_bad_lines": _mark_misfit}
-        options.setdefault("index_col", None)
-        if options["index_col"] is None:
+    if attempt.engine is not None:
+        options |= {"engine": attempt.engine, "on_bad_lines": _mark_misfit}
+        if options.get("index_col") is None:
             options["index_col"] = False
+    if options.get("engine") in ("python", "pyarrow"):
         for name in ("low_memory", "float_precision", "memory_map"):
             options.pop(name, None)
     try:
@@ -91,10 +122,10 @@ def _chunk(reader: AnyValue, num_rows: int) -> pd.DataFrame | None:
 
 
 def _read_frames(
-    stream: IO[bytes], spec: ReadSpec, *, engine: str | None, single_from: int | None
+    stream: IO[bytes], spec: ReadSpec, attempt: _Attempt, single_from: int | None
 ) -> Iterator[Rows | Lost]:
     """Yields a stream's rows in runs; one by one from a row on where that is asked for."""
-    reader = _open_reader(stream, spec, engine=engine)
+    reader = _open_reader(stream, spec, attempt)
     if reader is None:
         return
     at, size = 0, _FIRST_ROWS

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as paj
 from datasets.utils.json import ujson_dumps, ujson_loads
-from shardstream.sources.errors import first_line
+from shardstream.sources.errors import SourceError, first_line
 from shardstream.sources.open_files import LineReader, members_of, open_stream
 from shardstream.sources.other_rows import read_with_datasets
 from shardstream.sources.rows import PREVIEW_CHARACTERS, AnyValue, Fault, Lost, Rows, pick
@@ -25,10 +25,9 @@ from shardstream.sources.texts import text_of, too_large
 
 _CHUNK_BYTES = 10 << 20  # as `datasets` has it: types are found chunk by chunk
 _MIN_BLOCK_BYTES = 16 << 10
-_PEEK_BYTES = 1 << 20
 _ROWS_AT_ONCE = 8192
 # A line may hold more than the text: its escapes, and columns that are not wanted.
-_LINE_BYTES_PER_TEXT_BYTE = 4
+_LINE_BYTES_PER_TEXT_BYTE = 2
 _MAY_BE_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 _SPACE = re.compile(r"\s*")
 
@@ -50,7 +49,7 @@ def read_json(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
                     break
                 if is_first:
                     chunk = chunk.removeprefix(codecs.BOM_UTF8)
-                    if chunk.startswith(b"["):
+                    if chunk.lstrip().startswith(b"["):
                         data = chunk + reader.read_rest()
                         yield from _read_array(_as_utf8(data, config), spec)
                         break
@@ -73,16 +72,20 @@ def _as_utf8(data: bytes, config: dict[str, Any]) -> bytes:
 
 
 def _spans_lines(chunk: bytes) -> bool:
-    """Says whether a file's first object goes on after its first line, and is whole."""
+    """Says whether a file's first object goes on after its first line."""
     first, _, rest = chunk.lstrip().partition(b"\n")
-    if not rest or not first.startswith(b"{") or _parses(first):
+    if not rest or not first.startswith(b"{"):
         return False
-    return not any(_parses(line) for line in rest.split(b"\n", 3)[:3] if line.strip())
-
-
-def _parses(line: bytes) -> bool:
+    if first.strip() == b"{":
+        return True
     try:
-        return isinstance(json.loads(line), dict)
+        json.loads(first)
+        return False
+    except (ValueError, RecursionError):
+        pass
+    try:
+        _, end = json.JSONDecoder().raw_decode(chunk.decode("utf-8", "surrogateescape").lstrip())
+        return end > len(first.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError):
         return False
 
@@ -205,7 +208,7 @@ def _parse_lines(chunk: bytes, spec: ReadSpec) -> Iterator[Rows]:
 
 
 def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
-    """Returns the objects of a line, as a rule one."""
+    """Returns the objects of a line, as a rule one; of a broken line one that says so."""
     repeated: set[str] = set()
 
     def note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -233,7 +236,9 @@ def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
         repeated.clear()
         found.append(_Line(row, fault))
         at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-    return found
+    # Several objects of one line are rows of their own; a broken line is one.
+    broken = [line for line in found if line.fault is not None]
+    return broken[:1] if broken else found
 
 
 def _rows_of(lines: list[_Line], spec: ReadSpec) -> Rows:
@@ -288,7 +293,7 @@ def _utf8(text: str) -> bytes:
 
 
 def peek_json(file: SourceFile, spec: ReadSpec) -> dict[str, list[Any]]:
-    """Returns the values of the first rows by column: what there is to choose from."""
+    """Returns the first chunk's values by column, which is what `datasets` takes types from."""
     seen: dict[str, list[Any]] = {}
     for row in _first_rows(file, spec):
         for name, value in row.items():
@@ -301,15 +306,20 @@ def _first_rows(file: SourceFile, spec: ReadSpec) -> list[dict[str, Any]]:
     for member in members_of(file.url):
         with open_stream(member) as stream:
             reader = LineReader(stream, limit)
-            chunk = reader.read_chunk(_PEEK_BYTES)[0].removeprefix(codecs.BOM_UTF8)
-            if chunk.startswith(b"["):
+            chunk_bytes = int(dict(spec.config).get("chunksize") or _CHUNK_BYTES)
+            chunk = reader.read_chunk(chunk_bytes)[0].removeprefix(codecs.BOM_UTF8)
+            if chunk.lstrip().startswith(b"["):
                 items = json.loads((chunk + reader.read_rest()).decode("utf-8", "surrogateescape"))
                 items = items[:_ROWS_AT_ONCE]
                 return [item if isinstance(item, dict) else {"text": item} for item in items]
             if _spans_lines(chunk):
-                return [json.loads(chunk + reader.read_rest())]
+                whole = _as_utf8(chunk + reader.read_rest(), dict(spec.config))
+                return [line.row for line in _parse_line(whole, spec)]
             lines = _as_utf8(chunk, dict(spec.config)).split(b"\n")
-            rows = [line.row for raw in lines if raw.strip() for line in _parse_line(raw, spec)]
-            if any(rows):
-                return rows
+            found = [line for raw in lines if raw.strip() for line in _parse_line(raw, spec)]
+            faults = [line.fault for line in found if line.fault is not None]
+            if found and len(faults) == len(found):
+                raise SourceError(f"its first {len(found)} lines are none ({faults[0].message})")
+            if found:
+                return [line.row for line in found]
     return []

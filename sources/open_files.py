@@ -6,7 +6,7 @@ A zip archive is read member by member; other archives and plain files are one s
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, cast
 
 from datasets import DownloadConfig
 from datasets.download.streaming_download_manager import StreamingDownloadManager
@@ -20,7 +20,7 @@ def open_stream(url: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
     """Opens one file or archive member, decompressed unless told otherwise."""
     path = StreamingDownloadManager().extract(url) if unpack else url
     with xopen(path, "rb", download_config=DownloadConfig()) as stream:
-        yield stream
+        yield cast(IO[bytes], stream)
 
 
 def members_of(url: str) -> Iterator[str]:
@@ -57,13 +57,14 @@ class LineReader:
         self._ahead = b""
 
     def read_chunk(self, num_bytes: int) -> tuple[bytes, int]:
-        """Returns (lines, oversize): at least num_bytes, up to the end of the line that reaches it.
+        """Returns (lines, oversize): num_bytes and what is left of their last line.
 
+        Where they end with a line, the next one is added, as `datasets` does.
         Where that line is too long it is left out of `lines`, and `oversize` is its length; both
         are empty at the end.
         """
         chunk = self._take(num_bytes)
-        if not chunk or chunk.endswith(b"\n"):
+        if not chunk:
             return chunk, 0
         line_begin = chunk.rfind(b"\n") + 1
         pieces, length = [chunk], len(chunk) - line_begin

@@ -12,35 +12,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from shardstream.sources.options import SourceOptions
+
 _MAGIC = frozenset("*?[")
 # Names under which other tools know the same stores.
 _SAME_SCHEME = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
 
 
-def refuse_overlap(
-    output: str,
-    *,
-    dataset: str = "",
-    data_dir: str | None = None,
-    data_files: Sequence[str] = (),
-    files: Iterable[str] = (),
-) -> None:
+def refuse_overlap(output: str, source: SourceOptions, files: Iterable[str] = ()) -> None:
     """Raises where an output and its source lie in each other.
 
     Args:
         output: directory or store address to be written.
-        dataset: directory or store address of the dataset; other names have no place to compare.
-        data_dir: folder below it.
-        data_files: paths, addresses or patterns of the source.
+        source: as the user names it; a dataset of the hub has no place to compare.
         files: addresses of the source's files, where they are listed already.
 
     Raises:
         ValueError: names both places.
     """
     target = _place(output)
-    if dataset and (_scheme_of(dataset) or Path(dataset).is_dir()) and not data_files:
-        _refuse_inside(output, target, posixpath.join(dataset, data_dir or ""))
-    for pattern in data_files:
+    folder = dataset_folder(source)
+    if folder is not None:
+        _refuse_inside(output, target, folder)
+    for pattern in source.data_files:
         if any(c in _MAGIC for c in pattern):
             root = _place(pattern_root(pattern))
             if _is_inside(target, root) and _reaches(_below(pattern), target[len(root) :]):
@@ -57,9 +51,20 @@ def refuse_overlap(
             )
 
 
-def visible_files(urls: Sequence[str], root: str) -> list[str]:
-    """Returns the files of a dataset directory that lie in no hidden folder and no `_` folder."""
-    depth = len(_place(root))
+def dataset_folder(source: SourceOptions) -> str | None:
+    """Returns the directory or store address that is the dataset, None where there is none."""
+    is_folder = "://" in source.dataset or Path(source.dataset).is_dir()
+    if source.data_files or not is_folder or source.dataset.startswith("hf://"):
+        return None
+    return posixpath.join(source.dataset, source.data_dir or "")
+
+
+def visible_files(urls: Sequence[str], source: SourceOptions) -> list[str]:
+    """Returns a source's files; of a dataset directory, none in a hidden folder or a `_` folder."""
+    folder = dataset_folder(source)
+    if folder is None:
+        return list(urls)
+    depth = len(_place(folder))
     return [
         url
         for url in urls

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from shardstream.sources.errors import SourceError, first_line, is_damage
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
@@ -19,15 +20,20 @@ from shardstream.sources.spec import ReadSpec
 
 BLOCK_ROWS = 8192
 # Smaller batches cost Arrow more to hand over than to decode.
-_LEAST_BATCH_BYTES = 16 << 10
+_LEAST_BATCH_BYTES = 64 << 10
 _MOST_SMALL_ROWS = 32
+_SHORT_ROW_BYTES = 512
 # Encodings in which a row may stand for more bytes than it takes.
 _SHARING_ENCODINGS = frozenset(("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY"))
 
 
 @contextlib.contextmanager
-def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(url: str, *, read_dictionary: list[str] | None = None) -> Iterator[pq.ParquetFile]:
     """Opens a parquet file for exact ranged reads.
+
+    Args:
+        url: of the file.
+        read_dictionary: columns to give as they are stored, a row group's first pages only.
 
     No read-ahead cache: Arrow coalesces the column chunks it wants, and anything fetched beside
     them would be another column's bytes.
@@ -36,7 +42,9 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
     remote: dict[str, Any] = {} if is_local(url) else {"cache_type": "none"}
     with file_system.open(path, "rb", **remote) as stream:
         try:
-            parquet = pq.ParquetFile(stream, pre_buffer=True)
+            parquet = pq.ParquetFile(
+                stream, pre_buffer=read_dictionary is None, read_dictionary=read_dictionary
+            )
         except (ValueError, OSError) as error:
             raise SourceError(
                 f"{url}: not a readable parquet file ({first_line(error)}). Remove it from the "
@@ -62,10 +70,30 @@ def text_bytes_of(metadata: pq.FileMetaData, group: int, spec: ReadSpec) -> int:
 
 
 def _wanted_chunks(metadata: pq.RowGroupMetaData, spec: ReadSpec) -> list[pq.ColumnChunkMetaData]:
-    names = tuple(".".join(path) for path in spec.column_paths.values())
+    names = [".".join(path) for path in spec.column_paths.values()]
     below = tuple(f"{name}." for name in names)
+
+    def is_wanted(path: str) -> bool:
+        # What lies inside a JSON text has no column of its own.
+        return f"{path}.".startswith(below) or any(name.startswith(f"{path}.") for name in names)
+
     columns = (metadata.column(i) for i in range(metadata.num_columns))
-    return [c for c in columns if c.path_in_schema in names or c.path_in_schema.startswith(below)]
+    return [column for column in columns if is_wanted(column.path_in_schema)]
+
+
+def _columns_to_read(schema: pa.Schema, spec: ReadSpec) -> list[str]:
+    """Returns the wanted columns as Arrow names them: a field of an object by its whole path."""
+    columns = []
+    for path in spec.column_paths.values():
+        kind, depth = schema.field(path[0]).type, 1
+        while (
+            depth < len(path)
+            and pa.types.is_struct(kind)
+            and kind.get_field_index(path[depth]) >= 0
+        ):
+            kind, depth = kind.field(path[depth]).type, depth + 1
+        columns.append(".".join(path[:depth]))
+    return columns
 
 
 def read_groups(
@@ -92,7 +120,7 @@ def read_groups(
                 continue
             given = 0
             try:
-                for table in _read_group(parquet, group, spec, block_bytes):
+                for table in _read_group(url, parquet, group, spec, block_bytes):
                     given += table.num_rows
                     yield Rows(table, {})
             except Exception as error:
@@ -103,15 +131,15 @@ def read_groups(
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, spec: ReadSpec, block_bytes: int
+    url: str, parquet: pq.ParquetFile, group: int, spec: ReadSpec, block_bytes: int
 ) -> Iterator[pa.Table]:
     metadata = parquet.metadata.row_group(group)
     text_bytes = text_bytes_of(parquet.metadata, group, spec)
-    batch_rows = _rows_per_batch(metadata, text_bytes, spec, block_bytes)
+    batch_rows = _rows_per_batch(url, metadata, group, spec, block_bytes, text_bytes)
     batches = parquet.iter_batches(
         batch_size=batch_rows,
         row_groups=[group],
-        columns=[".".join(path) for path in spec.column_paths.values()],
+        columns=_columns_to_read(parquet.schema_arrow, spec),
         use_threads=False,
     )
     held: list[pa.RecordBatch] = []
@@ -121,14 +149,24 @@ def _read_group(
         held_rows += batch.num_rows
         held_bytes += batch.nbytes
         if held_bytes >= block_bytes or held_rows >= BLOCK_ROWS:
-            yield pick(pa.Table.from_batches(held), spec)
+            yield _join(held, spec)
             held, held_rows, held_bytes = [], 0, 0
     if held:
-        yield pick(pa.Table.from_batches(held), spec)
+        yield _join(held, spec)
+
+
+def _join(batches: list[pa.RecordBatch], spec: ReadSpec) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    return pick(table if len(batches) == 1 else table.combine_chunks(), spec)
 
 
 def _rows_per_batch(
-    metadata: pq.RowGroupMetaData, text_bytes: int, spec: ReadSpec, block_bytes: int
+    url: str,
+    metadata: pq.RowGroupMetaData,
+    group: int,
+    spec: ReadSpec,
+    block_bytes: int,
+    text_bytes: int,
 ) -> int:
     rows = max(1, metadata.num_rows)
     row_bytes = max(1, text_bytes // rows)
@@ -139,4 +177,29 @@ def _rows_per_batch(
     # No text of the group is longer than all its pages together.
     safe = 4 * block_bytes // max(1, text_bytes)
     least = max(1, min(_MOST_SMALL_ROWS, _LEAST_BATCH_BYTES // row_bytes))
+    if row_bytes < _SHORT_ROW_BYTES and rows > BLOCK_ROWS and honest > max(safe, least):
+        # Short rows, many of them: worth a look at the longest text that the page does hold.
+        safe = 4 * block_bytes // max(1, _longest_shared(url, group, spec))
     return min(honest, max(safe, least))
+
+
+def _longest_shared(url: str, group: int, spec: ReadSpec) -> int:
+    """Returns the bytes of the longest text in the dictionary page of a row group.
+
+    Only the pages before its first row are read, without a look ahead.
+    """
+    with open_parquet(url) as parquet:
+        names = _columns_to_read(parquet.schema_arrow, spec)
+    with open_parquet(url, read_dictionary=names) as parquet:
+        batches = parquet.iter_batches(
+            batch_size=1, row_groups=[group], columns=names, use_threads=False
+        )
+        longest = 0
+        for column in next(batches, pa.RecordBatch.from_pylist([])).columns:
+            if not pa.types.is_dictionary(column.type):
+                return parquet.metadata.row_group(group).total_byte_size
+            lengths = pc.call_function("binary_length", [column.dictionary]).to_numpy(
+                zero_copy_only=False
+            )
+            longest = max(longest, int(lengths.max(initial=0)))
+        return longest

@@ -117,7 +117,8 @@ def _read_file(
 
     def read() -> Iterator[Rows | Lost]:
         if spec.module != "parquet":
-            return _READERS.get(spec.module, read_with_datasets)(file, spec)
+            reader = _READERS.get(spec.module) or read_with_datasets
+            return reader(file, spec)
         return read_groups(file.url, partition.row_groups, spec, block_bytes)
 
     # Who doesn't want to keep going repeats reads itself, and counts them.

@@ -9,17 +9,22 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import os
 import re
-from collections.abc import Sequence
-from typing import Any
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
 
 import datasets
 import fsspec
-from shardstream.sources.builders import changed_settings, open_builder
+from shardstream.sources.builders import changed_settings, module_of, open_builder
 from shardstream.sources.columns import resolve_columns
 from shardstream.sources.count import num_rows_of
 from shardstream.sources.errors import SourceError, border
 from shardstream.sources.options import SourceOptions
+from shardstream.sources.other_rows import units_of
+from shardstream.sources.overlap import visible_files
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.splits import SplitPiece, join_files, parse_split
 
@@ -27,7 +32,10 @@ __all__ = ["ReadSpec", "Source", "SourceFile", "list_files", "resolve"]
 
 _HUB_URL = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.*)")
 _STAT_THREADS = 16
+_ITEMS_AT_ONCE = 256
 _SAMPLE_BYTES = 1 << 16
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 _DEFAULT_DOCUMENT_MB = next(
     field.default for field in dataclasses.fields(SourceOptions) if field.name == "max_document_mb"
 )
@@ -94,7 +102,7 @@ def resolve(options: SourceOptions) -> Source:
     match = _HUB_URL.match(files[0].url)
     commit = match["commit"] if match else _content_hash(files)
     spec = ReadSpec(
-        module=builder.__module__.rsplit(".", 1)[-1],
+        module=module_of(builder),
         config=changed_settings(builder.config),
         columns=options.columns,
         text_template=options.text_template,
@@ -133,7 +141,11 @@ def _split_files(
             f"dataset {options.dataset!r} has no data files; expected files that `datasets` "
             f"streams (parquet, jsonl, csv, text, ...). Give --data_files."
         )
-    splits = {str(split): list(files) for split, files in data_files.items()}
+    module = module_of(builder)
+    splits = {
+        str(split): visible_files(units_of(module, list(files)), options)
+        for split, files in data_files.items()
+    }
     pieces = parse_split(options.split, list(splits), options.dataset)
     files, runs = join_files(pieces, splits)
     if not files:
@@ -183,19 +195,33 @@ def _num_documents(
 
 
 def _describe_files(urls: list[str]) -> tuple[SourceFile, ...]:
-    def size_of(url: str) -> int | None:
-        file_system, path = fsspec.core.url_to_fs(url)
-        try:
-            return file_system.info(path).get("size")
-        except (OSError, ValueError):
-            return None  # an HTTP server without Content-Length; reading it tells more
-
-    with concurrent.futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
-        sizes = list(pool.map(size_of, urls))
+    sizes = _map_in_threads(_size_of, urls)
     return tuple(
         SourceFile(index=index, url=url, name=_portable_name(url), bytes=size)
         for index, (url, size) in enumerate(zip(urls, sizes, strict=True))
     )
+
+
+def _size_of(url: str) -> int | None:
+    try:
+        if "://" not in url:
+            found = os.stat(url)  # noqa: PTH116 (a Path costs as much as the call)
+            if not stat.S_ISDIR(found.st_mode):
+                return found.st_size
+        file_system, path = fsspec.core.url_to_fs(url)
+        info = file_system.info(path)
+        return file_system.du(path) if info["type"] == "directory" else info.get("size")
+    except (OSError, ValueError):
+        return None  # an HTTP server without Content-Length; reading it tells more
+
+
+def _map_in_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+    """Returns function(item) of each; many items a thread at a time, as most take microseconds."""
+    size = max(1, min(_ITEMS_AT_ONCE, len(items) // _STAT_THREADS))
+    runs = [items[begin : begin + size] for begin in range(0, len(items), size)]
+    with concurrent.futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
+        done = pool.map(lambda run: [function(item) for item in run], runs)
+        return [found for run in done for found in run]
 
 
 def _portable_name(url: str) -> str:
@@ -205,16 +231,28 @@ def _portable_name(url: str) -> str:
 
 def _content_hash(files: tuple[SourceFile, ...]) -> str:
     """Stands in for a commit: names, sizes, and each file's first and last 64 KiB."""
+    return hashlib.sha256(b"".join(_map_in_threads(_digest, files))).hexdigest()[:40]
 
-    def digest(file: SourceFile) -> bytes:
-        state = hashlib.sha256(f"{file.name}\0{file.bytes}\0".encode())
-        advice = "Check that the file is there and can be read, or leave it out with --data_files."
-        with border(f"{file.url}: can't be opened", advice), fsspec.open(file.url, "rb") as stream:
+
+def _digest(file: SourceFile) -> bytes:
+    state = hashlib.sha256(f"{file.name}\0{file.bytes}\0".encode())
+    advice = "Check that the file is there and can be read, or leave it out with --data_files."
+    with border(f"{file.url}: can't be opened", advice):
+        for stream in _open_all(file.url):
             state.update(stream.read(_SAMPLE_BYTES))
             if file.bytes is not None and file.bytes > _SAMPLE_BYTES:
                 stream.seek(max(_SAMPLE_BYTES, file.bytes - _SAMPLE_BYTES))
                 state.update(stream.read(_SAMPLE_BYTES))
-        return state.digest()
+    return state.digest()
 
-    with concurrent.futures.ThreadPoolExecutor(_STAT_THREADS) as pool:
-        return hashlib.sha256(b"".join(pool.map(digest, files))).hexdigest()[:40]
+
+def _open_all(url: str) -> Iterator[IO[bytes]]:
+    """Opens a file, or all files of a folder that counts as one."""
+    if "://" not in url and not Path(url).is_dir():
+        with open(url, "rb") as stream:
+            yield stream
+        return
+    file_system, path = fsspec.core.url_to_fs(url)
+    for name in file_system.find(path):
+        with file_system.open(name, "rb") as stream:
+            yield cast(IO[bytes], stream)

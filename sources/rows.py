@@ -135,7 +135,7 @@ def _walk(table: pa.Table, path: tuple[str, ...]) -> pa.ChunkedArray | pa.Array:
             return _walk_json(column, path[at:])
         if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
             return pa.nulls(table.num_rows)
-        column = pc.struct_field(column, name)
+        column = pc.call_function("struct_field", [column], pc.StructFieldOptions([name]))
     return column
 
 

@@ -52,6 +52,11 @@ class SplitPiece:
             end = None if self.end is None else int(self.end)
             return int(self.begin or 0), end
         total = length()
+        if self.rounding == "pct1_dropremainder" and total < 100:
+            raise SourceError(
+                f"split {self.name!r} has {total} rows, expected at least 100 for per cents "
+                "rounded by pct1_dropremainder. Leave the rounding out."
+            )
         begin = 0 if self.begin is None else self._absolute(self.begin, total)
         end = total if self.end is None else self._absolute(self.end, total)
         begin, end = (bound + total if bound < 0 else bound for bound in (begin, end))

@@ -74,7 +74,7 @@ def _samples(url: str, wanted: frozenset[str], limit: int) -> Iterator[_Sample]:
     sample: _Sample | None = None
     for name, stream in ArchiveIterable.from_urlpath(url, download_config=DownloadConfig()):
         key, field = base_plus_ext(name)
-        if key is None:
+        if key is None or field is None:
             continue
         if sample is None or sample.key != key:
             if sample is not None:
@@ -92,7 +92,7 @@ def _samples(url: str, wanted: frozenset[str], limit: int) -> Iterator[_Sample]:
 def _take(sample: _Sample, name: str, field: str, stream: AnyValue, limit: int) -> None:
     """Reads and decodes one file into its row."""
     extension = name.rsplit(".", 1)[-1].lower()
-    packed = EXTENSION_TO_COMPRESSION_FS_FILE_CLS.get(f".{extension}")
+    packed: Any = EXTENSION_TO_COMPRESSION_FS_FILE_CLS.get(f".{extension}")
     if packed is not None:
         stream, extension = packed(stream, mode="rb"), name.rsplit(".", 2)[-2].lower()
     data = stream.read(limit + 1)

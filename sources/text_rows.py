@@ -4,11 +4,13 @@ import io
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+from shardstream.sources.errors import SourceError
 from shardstream.sources.open_files import LineReader, members_of, open_stream
 from shardstream.sources.rows import Lost, Rows
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.texts import too_large
 
+_SAMPLES = ("line", "paragraph", "document")
 _CHUNK_BYTES = 4 << 20
 _CHUNK_CHARACTERS = 1 << 20
 
@@ -19,6 +21,11 @@ def read_text(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
     encoding = config.get("encoding", "utf-8")
     is_plain = encoding.lower() in ("utf-8", "utf8") and config.get("encoding_errors") is None
     sample_by = config.get("sample_by", "line")
+    if sample_by not in _SAMPLES:
+        raise SourceError(
+            f"sample_by is {sample_by!r}, expected one of {', '.join(_SAMPLES)}. Give "
+            "--reader_option."
+        )
     for member in members_of(file.url):
         with open_stream(member) as stream:
             if sample_by == "line" and is_plain:

@@ -33,6 +33,8 @@ def _as_text(
     column = _one_array(chunks)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    elif pa.types.is_run_end_encoded(column.type):
+        column = pc.call_function("run_end_decode", [column])
     if isinstance(column, pa.ExtensionArray):
         column = _decode_json(column, name, kind, faults)
     elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
@@ -119,19 +121,19 @@ def _without_invalid_utf8(
         return column
     except pa.ArrowInvalid:
         pass
-    raw = column.cast(pa.large_binary())
     valid = np.ones(len(column), bool)
-    for i, value in enumerate(raw):
+    for i, value in enumerate(column.cast(pa.large_binary())):
         data = value.as_buffer()
+        if data is None:
+            continue
         try:
-            if data is not None:
-                str(memoryview(data), "utf-8")
+            str(data, "utf-8")
         except UnicodeDecodeError as error:
             valid[i] = False
-            preview = bytes(memoryview(data)[: 4 * PREVIEW_CHARACTERS]).decode(errors="replace")
+            preview = bytes(data[: 4 * PREVIEW_CHARACTERS]).decode(errors="replace")
             fault = Fault("invalid_utf8", f"column {name!r}: {error}", preview[:PREVIEW_CHARACTERS])
             faults.setdefault(i, fault)
-    return pc.if_else(pa.array(valid), raw, None).cast(pa.large_string())
+    return _only(column, valid)
 
 
 def _without_giants(
@@ -139,13 +141,23 @@ def _without_giants(
 ) -> pa.LargeStringArray:
     if len(column) == 0 or column.nbytes <= limit:
         return column
-    lengths = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = (
+        pc.call_function("binary_length", [column]).fill_null(0).to_numpy(zero_copy_only=False)
+    )
     giants = np.flatnonzero(lengths > limit)
     if not len(giants):
         return column
     for i in giants.tolist():
         faults.setdefault(i, too_large(int(lengths[i]), limit, f"column {name!r}"))
-    return pc.if_else(pa.array(lengths <= limit), column, pa.scalar(None, pa.large_string()))
+    return _only(column, lengths <= limit)
+
+
+def _only(column: pa.LargeStringArray, wanted: np.ndarray) -> pa.LargeStringArray:
+    """Returns the column with all but the wanted rows null, over the same bytes."""
+    valid = column.is_valid().to_numpy(zero_copy_only=False) & wanted
+    bits = pa.array(np.concatenate([np.zeros(column.offset, bool), valid])).buffers()[1]
+    buffers = [bits, *column.buffers()[1:]]
+    return pa.Array.from_buffers(column.type, len(column), buffers, offset=column.offset)
 
 
 def too_large(num_bytes: int, limit: int, what: str) -> Fault:
@@ -164,4 +176,5 @@ def _fill_template(template: str, columns: dict[str, pa.LargeStringArray]) -> pa
             pieces.append(pa.scalar(literal, pa.large_string()))
         if column is not None:
             pieces.append(columns[column])
-    return pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
+    separator = pa.scalar("", pa.large_string())
+    return pc.call_function("binary_join_element_wise", [*pieces, separator])

@@ -42,7 +42,7 @@ def _write_dead_letters(
     name = naming.dead_letters_name(partition)
     lines = (json.dumps(letter.as_dict(), ensure_ascii=False) for letter in letters)
     plan.directory.write(name, "".join(f"{line}\n" for line in lines).encode())
-    return name, len(letters)
+    return name, sum(letter.num_rows for letter in letters)
 
 
 class SumCounts(beam.PTransform):

@@ -165,9 +165,13 @@ def _from_json(values: dict[str, Any]) -> Catalog:
 
     kept = values["source"]
     files = tuple(SourceFile(**file) for file in kept["files"])
-    options = dict(kept["options"], data_files=tuple(kept["options"]["data_files"]))
-    spec = dict(kept["read_spec"], columns=tuple(kept["read_spec"]["columns"]))
-    spec["config"] = tuple((name, value) for name, value in spec["config"])
+    lists = ("data_files", "reader_option")
+    options = {k: tuple(v) if k in lists else v for k, v in kept["options"].items()}
+    spec = dict(kept["read_spec"])
+    for name in ("columns", "kinds"):
+        spec[name] = tuple(spec.get(name, ()))
+    for name in ("config", "paths", "ranges"):
+        spec[name] = tuple(tuple(items) for items in spec.get(name, ()))
     source = Source(
         options=SourceOptions(**options),
         commit=kept["commit"],

@@ -9,6 +9,7 @@ from shardstream.pipelines.job.options import PreprocessOptions, WorkOptions
 from shardstream.pipelines.job.runners import is_local, runner_name
 from shardstream.shard_format.record import token_dtype_for
 from shardstream.shard_format.storage import Directory, open_directory
+from shardstream.sources.count import known_documents, sample_text
 from shardstream.sources.overlap import refuse_overlap
 from shardstream.sources.partitions import open_parquet
 from shardstream.sources.resolve import Source, resolve
@@ -172,18 +173,21 @@ def estimate_text_bytes(source: Source) -> int:
     For parquet the first footer tells how much of the files is the text column.
     """
     file_bytes = sum(file.bytes or 0 for file in source.files)
-    first = source.files[0]
     text_bytes_per_document: float = _TEXT_BYTES_PER_DOCUMENT
     if source.read_spec.module == "parquet":
-        text, rows = parquet_text(first.url, source.read_spec.columns)
-        ratio = text / first.bytes if first.bytes else _TEXT_BYTES_PER_PARQUET_BYTE
+        text, rows, size = sample_text(source)
+        ratio = text / size if size else _TEXT_BYTES_PER_PARQUET_BYTE
         text_bytes_per_document = text / max(1, rows)
     else:
-        suffix = PurePosixPath(first.name).suffix
+        suffix = PurePosixPath(source.files[0].name).suffix
         ratio = _TEXT_BYTES_PER_FILE_BYTE.get(suffix, 1.0)
     estimate = int(file_bytes * ratio)
-    if source.options.max_documents is not None:
-        estimate = min(estimate, int(source.options.max_documents * text_bytes_per_document))
+    documents = source.options.max_documents
+    if source.read_spec.ranges:  # a sliced split
+        known = known_documents(source)
+        documents = min((n for n in (documents, known) if n is not None), default=None)
+    if documents is not None:
+        estimate = min(estimate, int(documents * text_bytes_per_document))
     return estimate
 
 
@@ -191,9 +195,10 @@ def parquet_text(url: str, columns: tuple[str, ...]) -> tuple[int, int]:
     """Returns the bytes of the text columns, uncompressed, and the rows that a footer tells."""
     with open_parquet(url) as parquet:
         metadata = parquet.metadata
+    below = tuple(f"{column}." for column in columns)
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    wanted = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    wanted = (chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(below))
     return sum(chunk.total_uncompressed_size for chunk in wanted), metadata.num_rows
 
 

@@ -57,7 +57,9 @@ def test_every_cut_but_between_frames_is_refused(codec: str) -> None:
     plain = [_lines(0, 500), b"", b"tail\n" * 40_000]
     frames = [pack(piece) for piece in plain]
     data = b"".join(frames)
-    ends = dict(zip(itertools.accumulate(map(len, frames)), itertools.accumulate(plain), strict=True))
+    ends = dict(
+        zip(itertools.accumulate(map(len, frames)), itertools.accumulate(plain), strict=True)
+    )
     ends[0] = b""
     assert codec_of(data[:6]) == codec
     near = {cut for end in ends for cut in range(end - 12, end + 13) if 0 <= cut <= len(data)}

@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import lzma
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from shardstream.sources.options import SourceOptions
-from shardstream.sources.partitions import list_partitions, split_partition
-from shardstream.sources.read import read_blocks
+from shardstream.sources.read import SEGMENT_ROWS
 from shardstream.sources.resolve import resolve
+
+from tests.sources.reading import outcomes, read_source, rows_of_load_dataset, texts_of
 
 TEXTS = ["one", "", "zwei\nZeilen", '三, "quoted"', "x" * 5000, "last"]
 
@@ -48,27 +50,13 @@ FORMATS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-def _read(options: SourceOptions, partition_bytes: int = 1 << 20, block_bytes: int = 1 << 20):
-    source = resolve(options)
-    spec = source.read_spec
-    coarse = list_partitions(
-        source.files,
-        spec,
-        skip_documents=options.skip_documents,
-        max_documents=options.max_documents,
-    )
-    for item in coarse:
-        for partition in split_partition(item, spec, partition_bytes):
-            yield from read_blocks(partition, spec, block_bytes=block_bytes)
-
-
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("block_bytes", [1, 1 << 20])
 def test_documents_are_those_of_load_dataset(tmp_path: Path, name: str, block_bytes: int) -> None:
     module, write = FORMATS[name]
     write(tmp_path / name)
     options = SourceOptions(dataset=module, data_files=(str(tmp_path / name),))
-    blocks = list(_read(options, partition_bytes=1, block_bytes=block_bytes))
+    blocks = list(read_source(options, partition_bytes=1, block_bytes=block_bytes))
     stream = datasets.load_dataset(
         module, data_files=str(tmp_path / name), split="train", streaming=True
     )
@@ -86,7 +74,7 @@ def test_local_directory_is_a_dataset(tmp_path: Path) -> None:
     _write_parquet(tmp_path / "test-0.parquet")
     options = SourceOptions(dataset=str(tmp_path), split="test")
     assert [f.name for f in resolve(options).files] == ["test-0.parquet"]
-    assert sum(block.num_read for block in _read(options)) == len(TEXTS)
+    assert sum(block.num_read for block in read_source(options)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("partition_bytes", [1, 60, 1 << 20])
@@ -99,7 +87,7 @@ def test_partitions_hold_each_document_of_the_window_once(
     options = SourceOptions(dataset=str(tmp_path), skip_documents=skip, max_documents=take)
     found = [
         (block.partition, row)
-        for block in _read(options, partition_bytes)
+        for block in read_source(options, partition_bytes)
         for row in block.rows.tolist()
     ]
     every = [(file, row) for file in range(2) for row in range(len(TEXTS))]
@@ -123,7 +111,7 @@ def test_commit_of_local_files_follows_their_content(tmp_path: Path) -> None:
 def test_text_columns_of_every_arrow_type(tmp_path: Path, kind: pa.DataType) -> None:
     column = pa.array(["a", None, "b", "a"], pa.string()).cast(kind)
     pq.write_table(pa.table({"text": column}), tmp_path / "rows.parquet")
-    (block,) = _read(SourceOptions(dataset=str(tmp_path)))
+    (block,) = read_source(SourceOptions(dataset=str(tmp_path)))
     assert block.texts.to_pylist() == ["a", "b", "a"]
     assert block.rows.tolist() == [0, 2, 3]
     assert [(letter.row, letter.reason) for letter in block.dead_letters] == [(1, "null_text")]
@@ -131,12 +119,140 @@ def test_text_columns_of_every_arrow_type(tmp_path: Path, kind: pa.DataType) -> 
 
 def test_row_that_lacks_the_key_is_a_null(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"other": 1}\n')
-    (block,) = _read(SourceOptions(dataset=str(tmp_path)))
+    (block,) = read_source(SourceOptions(dataset=str(tmp_path)))
     assert [(letter.row, letter.reason) for letter in block.dead_letters] == [(1, "null_text")]
 
 
-def test_broken_file_behind_a_good_one_is_named(tmp_path: Path) -> None:
+def test_broken_line_is_a_dead_letter(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(ValueError, match=r"b\.jsonl: can't be read as json: .*Mend the file"):
-        list(_read(SourceOptions(dataset=str(tmp_path))))
+    *_, block = read_source(SourceOptions(dataset=str(tmp_path)))
+    (letter,) = block.dead_letters
+    assert (block.texts.to_pylist(), letter.row, letter.reason) == (["a"], 1, "invalid_row")
+    assert letter.message.startswith("no JSON: Expecting value: line 1 column")
+
+
+SECOND_CHUNKS: dict[str, list[dict]] = {
+    "null, then an object": [{"text": "b", "side": {"a": [1]}}],
+    "an object, then a number": [{"text": "b", "side": 1}],
+    "times": [{"text": "2024-01-01T10:00:00"}, {"text": None}, {"text": "2024-02-01"}],
+    "times and text": [{"text": "2024-01-01"}, {"text": "no time"}],
+    "numbers": [{"text": 1}, {"text": 2}],
+    "fractions": [{"text": 1.5}, {"text": 2}],
+    "truths": [{"text": True}, {"text": False}],
+    "nulls": [{"text": None}, {"text": None}],
+    "no text": [{"side": 1}],
+}
+
+
+@pytest.mark.parametrize("case", SECOND_CHUNKS)
+def test_chunks_of_other_types(tmp_path: Path, case: str) -> None:
+    # Readers look at the types of 16 KiB at a time at least.
+    first = [{"text": "a" * 99, "side": None}] * 200
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*first, *SECOND_CHUNKS[case]]))
+    size = 200 * len(json.dumps(first[0]) + "\n") - 1
+    ours = SourceOptions(
+        dataset="json", data_files=(str(path),), reader_option=(f"chunksize={size}",)
+    )
+    found = texts_of(ours)
+    assert len(found) == 200 + len(SECOND_CHUNKS[case])
+    theirs = rows_of_load_dataset("json", data_files=str(path), chunksize=size)
+    if theirs is not None:
+        assert found == [row["text"] for row in theirs]
+    else:
+        assert found[200:] == [row.get("text") for row in SECOND_CHUNKS[case]]
+
+
+@pytest.mark.parametrize("texts", [["x" * 150_000], ["x" * 90_000, "y" * 30_000, "z"]])
+@pytest.mark.parametrize("compression", ["snappy", "zstd"])
+def test_blocks_are_sized_by_what_comes_out(
+    tmp_path: Path, texts: list[str], compression: str
+) -> None:
+    rows = [texts[i % len(texts)] for i in range(3000)]
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": rows}), path, compression=compression)
+    assert path.stat().st_size < 100_000
+    before, count = pa.total_allocated_bytes(), 0
+    for block in read_source(SourceOptions(dataset=str(tmp_path)), block_bytes=1 << 20):
+        assert block.texts.nbytes <= 2 << 20
+        # What Arrow reads at once is held beside the block: four blocks at most.
+        assert pa.total_allocated_bytes() - before < 8 << 20
+        assert block.texts.to_pylist() == rows[count : count + block.num_read]
+        count += block.num_read
+    assert count == len(rows)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "txt", "arrow"])
+def test_no_block_spans_two_segments(tmp_path: Path, suffix: str) -> None:
+    texts = [f"row {i}" for i in range(2 * SEGMENT_ROWS + 100)]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "arrow":
+        table = pa.table({"text": texts})
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=5000)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        path.write_text("\n".join((["text"] if suffix == "csv" else []) + texts))
+    module = {"jsonl": "json", "txt": "text"}.get(suffix, suffix)
+    found = []
+    for block in read_source(SourceOptions(dataset=module, data_files=(str(path),))):
+        assert block.rows[0] // SEGMENT_ROWS == block.rows[-1] // SEGMENT_ROWS
+        found += block.texts.to_pylist()
+    assert found == texts
+
+
+def test_file_without_the_column_has_one_letter_a_row_group(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"body": ["b"] * 7}), tmp_path / "b.parquet", row_group_size=4)
+    _, first, second = read_source(SourceOptions(dataset=str(tmp_path)))
+    (letter,) = first.dead_letters
+    assert (letter.partition, letter.row, letter.num_rows, letter.reason) == (1, 0, 4, "null_text")
+    assert letter.message == "the file has no column 'text'; its columns: body"
+    assert letter.as_dict()["num_rows"] == 4
+    assert (second.num_read, second.dead_letters[0].row) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([["a"], None]), pa.array([{"b": 1}, None])], ids=["list", "object"]
+)
+def test_what_cannot_be_cast_is_dead(tmp_path: Path, column: pa.Array) -> None:
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": column}), tmp_path / "b.parquet")
+    found = outcomes(SourceOptions(dataset=str(tmp_path)))
+    assert found[1, 0] == ("dead", "not_a_string")
+    assert found[1, 1] == ("dead", "null_text")
+
+
+def test_zip_archives_are_read_member_by_member(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in ("b.jsonl", "folder/a.jsonl", ".hidden.jsonl"):
+            archive.writestr(name, json.dumps({"text": name}) + "\n")
+    files = str(tmp_path / "all.zip")
+    theirs = rows_of_load_dataset("json", data_files=files)
+    assert theirs is not None
+    assert texts_of(SourceOptions(dataset="json", data_files=(files,))) == [
+        row["text"] for row in theirs
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "txt.gz", "csv.gz"])
+def test_cut_archive_names_the_file(tmp_path: Path, suffix: str) -> None:
+    lines = b"text\n" + b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(50_000))
+    (tmp_path / f"rows.{suffix}").write_bytes(gzip.compress(lines)[:100_000])
+    with pytest.raises(ValueError, match=rf"rows\.{suffix}, .*can't be read as .*\. (Check|Mend)"):
+        list(read_source(SourceOptions(dataset=str(tmp_path))))
+
+
+def test_objects_over_many_lines_and_broken_first_lines(tmp_path: Path) -> None:
+    pretty = [{"text": "a\nb", "n": [1, 2]}, {"text": "c", "n": []}]
+    path = tmp_path / "rows.json"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in pretty))
+    ours = SourceOptions(dataset="json", data_files=(str(path),))
+    theirs = rows_of_load_dataset("json", data_files=str(path))
+    assert texts_of(ours) == [row["text"] for row in theirs or pretty] == ["a\nb", "c"]
+    lines = ['{"text": "cut', '{"te', "}", '"x": 1}', '{"text": "good"}']
+    path.write_text("\n".join(lines))
+    resolve.cache_clear()
+    assert texts_of(ours) == [None] * 4 + ["good"]
