@@ -11,10 +11,14 @@ import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+from shardstream.sources.redact import redact
 
 
 class SourceError(ValueError):
     """The source can't be read as asked; the message says expected, found, where and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 def first_line(error: object) -> str:
