@@ -88,7 +88,7 @@ def _as_hub_url(url: str) -> str:
 
 
 def _commit_of(kind: str, repo: str, revision: str | None, where: str) -> str:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -100,7 +100,11 @@ def _commit_of(kind: str, repo: str, revision: str | None, where: str) -> str:
         return revision
     advice = "Check the URL; private repositories need HF_TOKEN."
     try:
-        commit = HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
+        found = HfApi().repo_info(repo, repo_type=kind, revision=revision)
+        # The hub tells everyone about a gated repository, and refuses only its files.
+        if found.gated and get_token() is None:
+            raise SourceError(gated_message(where))
+        commit = found.sha
     except GatedRepoError as error:
         raise SourceError(gated_message(where)) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
