@@ -9,8 +9,9 @@ from shardstream.transforms.plan import BuildPlan
 
 def scatter_block(batch: pa.RecordBatch, plan: BuildPlan) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yields (bucket, its documents of the batch), buckets ascending, empty ones left out."""
-    partition, row = document_ids(batch)
-    buckets = plan.buckets_of(partition, row)
+    if batch.num_rows == 0:  # every row of the block is a dead letter
+        return
+    buckets = plan.buckets_of(*document_ids(batch))
     order = np.argsort(buckets, kind="stable")
     ordered = batch.take(pa.array(order))
     found, starts = np.unique(buckets[order], return_index=True)
@@ -20,5 +21,5 @@ def scatter_block(batch: pa.RecordBatch, plan: BuildPlan) -> Iterator[tuple[int,
 
 
 def document_ids(batch: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (partition int32[n], row int64[n]) of the documents."""
+    """Returns what names each document: (file index int32[n], row int64[n])."""
     return batch["partition"].to_numpy(), batch["row"].to_numpy()
