@@ -40,7 +40,9 @@ class StoreFileSystem(AbstractFileSystem):
         path = str(self._strip_protocol(path))
         bucket, _, key = path.partition("/")
         url = self.unstrip_protocol(path)
-        found = retrying(lambda: open_bucket(str(self.protocol), bucket).list_with_delimiter(key), url)
+        found = retrying(
+            lambda: open_bucket(str(self.protocol), bucket).list_with_delimiter(key), url
+        )
         entries: list[dict[str, Any]] = [_entry(bucket, item) for item in found["objects"]]
         entries += [
             {"name": f"{bucket}/{folder}", "size": 0, "type": "directory"}
