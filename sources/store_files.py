@@ -18,7 +18,7 @@ class StoreFileSystem(AbstractFileSystem):
     """Files of the buckets of one scheme; names are bucket/path, as fsspec has it."""
 
     def _info(self, path: str) -> dict[str, Any]:
-        bucket, _, key = path.partition("/")
+        bucket, _slash, key = path.partition("/")
         url = self.unstrip_protocol(path)
         found = retrying(lambda: open_bucket(str(self.protocol), bucket).head(key), url)
         return _entry(bucket, found)
@@ -38,7 +38,7 @@ class StoreFileSystem(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **_: object) -> list:
         """Returns what is directly below a folder; FileNotFoundError where there is nothing."""
         path = str(self._strip_protocol(path))
-        bucket, _, key = path.partition("/")
+        bucket, _slash, key = path.partition("/")
         url = self.unstrip_protocol(path)
         found = retrying(
             lambda: open_bucket(str(self.protocol), bucket).list_with_delimiter(key), url
