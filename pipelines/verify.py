@@ -15,14 +15,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded("shardstream verify", lambda: _run(words))
 
 
-def _run(argv: Sequence[str]) -> int:
+def make_parser() -> FlagParser:
+    """Returns the parser of the command's words."""
     parser = FlagParser(
         prog="shardstream verify",
         description="Checks a dataset directory: every shard's sha256, every record, every "
-        "document once, every sum.",
+        "document once, every sum; and, if asked, the ids against the source.",
     )
     parser.add_argument("directory", help="the --output of a finished build")
-    where = parser.parse_args(argv).directory
+    parser.add_argument(
+        "--against_source",
+        metavar="N",
+        help="read the source again and compare the ids of N documents, or of all",
+    )
+    parser.add_argument("--dataset", help="of the build, where the source isn't on the hub")
+    parser.add_argument("--data_files", nargs="+", default=[], metavar="FILE", help="of the build")
+    return parser
+
+
+def _run(argv: Sequence[str]) -> int:
+    flags = make_parser().parse_args(argv)
 
     from shardstream.pipelines.job.failures import planning
     from shardstream.pipelines.job.summary import describe_dataset
@@ -30,15 +42,28 @@ def _run(argv: Sequence[str]) -> int:
     from shardstream.shard_format.storage import open_directory
     from shardstream.shard_format.verify import verify
 
+    compared = None
     with planning():
-        directory = open_directory(where)
+        directory = open_directory(flags.directory)
         problems = list(verify(directory))
+        if not problems and flags.against_source is not None:
+            from shardstream.pipelines.job.against_source import compare_with_source, sample_size
+
+            compared = compare_with_source(
+                directory,
+                sample=sample_size(flags.against_source),
+                dataset=flags.dataset,
+                data_files=flags.data_files,
+            )
+            problems += compared.problems
     for problem in problems:
         print(f"damaged: {problem}")
     if problems:
         return 1
-    print(describe_dataset(read_manifest(directory), where))
+    print(describe_dataset(read_manifest(directory), flags.directory))
     print("verified: every shard's sha256, every record, every document once, every sum")
+    if compared:
+        print(f"{compared.documents:,} documents have the ids of their source's texts")
     return 0
 
 

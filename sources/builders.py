@@ -152,6 +152,11 @@ def _unescape(text: str) -> str:
     return text
 
 
+def module_of(builder: datasets.DatasetBuilder) -> str:
+    """Returns the name of the packaged reader."""
+    return builder.__module__.rsplit(".", 1)[-1]
+
+
 def changed_settings(config: datasets.BuilderConfig) -> tuple[tuple[str, Any], ...]:
     """Returns the reader settings that a dataset's card or the user makes, e.g. a separator."""
     own = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}

@@ -16,6 +16,7 @@ from shardstream.sources.csv_rows import peek_csv
 from shardstream.sources.errors import SourceError, border
 from shardstream.sources.json_rows import peek_json
 from shardstream.sources.options import SourceOptions
+from shardstream.sources.other_rows import pattern_of
 from shardstream.sources.parquet_rows import open_parquet
 from shardstream.sources.rows import AnyValue
 from shardstream.sources.spec import DECLARED, JSON, TEXT, ReadSpec, SourceFile
@@ -173,7 +174,7 @@ def _with_datasets(file: SourceFile, spec: ReadSpec) -> Features:
     try:
         stream = datasets.load_dataset(
             spec.module,
-            data_files={"train": [file.url]},
+            data_files={"train": [pattern_of(file, spec)]},
             split="train",
             streaming=True,
             **dict(spec.config),

@@ -25,6 +25,7 @@ from shardstream.sources.texts import text_of, too_large
 
 _CHUNK_BYTES = 10 << 20  # as `datasets` has it: types are found chunk by chunk
 _MIN_BLOCK_BYTES = 16 << 10
+_LEAST_THREADED_BYTES = 1 << 20
 _ROWS_AT_ONCE = 8192
 # A line may hold more than the text: its escapes, and columns that are not wanted.
 _LINE_BYTES_PER_TEXT_BYTE = 2
@@ -130,7 +131,11 @@ def _parse_with_arrow(chunk: bytes, schema: pa.Schema | None) -> pa.Table:
         try:
             return paj.read_json(
                 io.BytesIO(chunk),
-                read_options=paj.ReadOptions(block_size=min(block_bytes, 2**31 - 1)),
+                read_options=paj.ReadOptions(
+                    # Starting threads costs more than parsing a small chunk.
+                    use_threads=len(chunk) > _LEAST_THREADED_BYTES,
+                    block_size=min(block_bytes, 2**31 - 1),
+                ),
                 parse_options=options,
             )
         except pa.ArrowInvalid as error:
@@ -208,7 +213,7 @@ def _parse_lines(chunk: bytes, spec: ReadSpec) -> Iterator[Rows]:
 
 
 def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
-    """Returns the objects of a line, as a rule one."""
+    """Returns the objects of a line, as a rule one; of a broken line one that says so."""
     repeated: set[str] = set()
 
     def note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -236,7 +241,9 @@ def _parse_line(raw: bytes, spec: ReadSpec) -> list[_Line]:
         repeated.clear()
         found.append(_Line(row, fault))
         at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
-    return found
+    # Several objects of one line are rows of their own; a broken line is one.
+    broken = [line for line in found if line.fault is not None]
+    return broken[:1] if broken else found
 
 
 def _rows_of(lines: list[_Line], spec: ReadSpec) -> Rows:

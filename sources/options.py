@@ -2,8 +2,11 @@
 
 import dataclasses
 import string
+from typing import Any
 
 from shardstream.shard_format.errors import OptionError
+
+_ADDED_LATER = frozenset(("data_dir", "reader_option", "max_document_mb"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,18 @@ class SourceOptions:
         for option in self.reader_option:
             if not option.partition("=")[1] or not option.partition("=")[0].isidentifier():
                 raise OptionError(f"reader_option is {option!r}, expected NAME=VALUE, e.g. sep=\\t")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options by name; what was added later only where it is used.
+
+        So that what earlier versions kept under these names is found again.
+        """
+        later = {field.name: field.default for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in _ADDED_LATER or value != later[name]
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,16 +11,19 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import datasets
 import fsspec
-from shardstream.sources.builders import changed_settings, open_builder
+from shardstream.sources.builders import changed_settings, module_of, open_builder
 from shardstream.sources.columns import resolve_columns
 from shardstream.sources.count import num_rows_of
 from shardstream.sources.errors import SourceError, border
 from shardstream.sources.options import SourceOptions
+from shardstream.sources.other_rows import units_of
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.splits import SplitPiece, join_files, parse_split
 
@@ -98,7 +101,7 @@ def resolve(options: SourceOptions) -> Source:
     match = _HUB_URL.match(files[0].url)
     commit = match["commit"] if match else _content_hash(files)
     spec = ReadSpec(
-        module=builder.__module__.rsplit(".", 1)[-1],
+        module=module_of(builder),
         config=changed_settings(builder.config),
         columns=options.columns,
         text_template=options.text_template,
@@ -137,7 +140,8 @@ def _split_files(
             f"dataset {options.dataset!r} has no data files; expected files that `datasets` "
             f"streams (parquet, jsonl, csv, text, ...). Give --data_files."
         )
-    splits = {str(split): list(files) for split, files in data_files.items()}
+    module = module_of(builder)
+    splits = {str(split): units_of(module, list(files)) for split, files in data_files.items()}
     pieces = parse_split(options.split, list(splits), options.dataset)
     files, runs = join_files(pieces, splits)
     if not files:
@@ -197,9 +201,12 @@ def _describe_files(urls: list[str]) -> tuple[SourceFile, ...]:
 def _size_of(url: str) -> int | None:
     try:
         if "://" not in url:
-            return os.stat(url).st_size  # noqa: PTH116 (a Path costs as much as the call)
+            found = os.stat(url)  # noqa: PTH116 (a Path costs as much as the call)
+            if not stat.S_ISDIR(found.st_mode):
+                return found.st_size
         file_system, path = fsspec.core.url_to_fs(url)
-        return file_system.info(path).get("size")
+        info = file_system.info(path)
+        return file_system.du(path) if info["type"] == "directory" else info.get("size")
     except (OSError, ValueError):
         return None  # an HTTP server without Content-Length; reading it tells more
 
@@ -226,16 +233,22 @@ def _content_hash(files: tuple[SourceFile, ...]) -> str:
 def _digest(file: SourceFile) -> bytes:
     state = hashlib.sha256(f"{file.name}\0{file.bytes}\0".encode())
     advice = "Check that the file is there and can be read, or leave it out with --data_files."
-    with border(f"{file.url}: can't be opened", advice), _open_bytes(file.url) as stream:
-        state.update(stream.read(_SAMPLE_BYTES))
-        if file.bytes is not None and file.bytes > _SAMPLE_BYTES:
-            stream.seek(max(_SAMPLE_BYTES, file.bytes - _SAMPLE_BYTES))
+    with border(f"{file.url}: can't be opened", advice):
+        for stream in _open_all(file.url):
             state.update(stream.read(_SAMPLE_BYTES))
+            if file.bytes is not None and file.bytes > _SAMPLE_BYTES:
+                stream.seek(max(_SAMPLE_BYTES, file.bytes - _SAMPLE_BYTES))
+                state.update(stream.read(_SAMPLE_BYTES))
     return state.digest()
 
 
-def _open_bytes(url: str) -> IO[bytes]:
-    if "://" not in url:
-        return open(url, "rb")
+def _open_all(url: str) -> Iterator[IO[bytes]]:
+    """Opens a file, or all files of a folder that counts as one."""
+    if "://" not in url and not Path(url).is_dir():
+        with open(url, "rb") as stream:
+            yield stream
+        return
     file_system, path = fsspec.core.url_to_fs(url)
-    return cast(IO[bytes], file_system.open(path, "rb"))
+    for name in file_system.find(path):
+        with file_system.open(name, "rb") as stream:
+            yield cast(IO[bytes], stream)

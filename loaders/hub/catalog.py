@@ -62,7 +62,7 @@ def open_catalog(
 
     kept_at = None
     if cache_dir is not None:
-        asked = json.dumps([dataclasses.asdict(options), lanes >= 1 and lanes], sort_keys=True)
+        asked = json.dumps([options.as_dict(), lanes >= 1 and lanes], sort_keys=True)
         name = hashlib.sha256(asked.encode()).hexdigest()[:32]
         kept_at = cache_dir / "shardstream-tokens" / "sources" / f"{name}.json"
         if (kept := read_json(kept_at)) is not None:
@@ -166,9 +166,7 @@ def _from_json(values: dict[str, Any]) -> Catalog:
     kept = values["source"]
     files = tuple(SourceFile(**file) for file in kept["files"])
     lists = ("data_files", "reader_option")
-    options: dict[str, Any] = {
-        k: tuple(v) if k in lists else v for k, v in kept["options"].items()
-    }
+    options: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in kept["options"].items()}
     spec = dict(kept["read_spec"])
     for name in ("columns", "kinds"):
         spec[name] = tuple(spec.get(name, ()))

@@ -274,3 +274,27 @@ def test_identity_of_older_plans_stays(tmp_path: Path) -> None:
         "skip_documents",
         "max_documents",
     ]
+
+
+def test_formats_that_only_datasets_reads(tmp_path: Path) -> None:
+    pytest.importorskip("Bio", reason="pip install biopython")
+    for file in range(3):
+        lines = "".join(f">id{file}{row} about it\nACGT\n{'TTGA' * row}\n" for row in range(4))
+        (tmp_path / f"{file}.fasta").write_text(lines)
+    theirs = datasets.load_dataset(str(tmp_path), split="train", streaming=True)
+    options = SourceOptions(dataset=str(tmp_path), text_column="sequence")
+    assert texts_of(options) == [row["sequence"] for row in theirs]
+    window = SourceOptions(
+        dataset=str(tmp_path), text_column="sequence", skip_documents=3, max_documents=4
+    )
+    assert texts_of(window) == [row["sequence"] for row in theirs][3:7]
+
+
+def test_lance(tmp_path: Path) -> None:
+    lance = pytest.importorskip("lance", reason="pip install pylance")
+    rows = pa.table({"text": ["a", None, "c", "d", "e"], "n": range(5)})
+    lance.write_dataset(rows, str(tmp_path / "train.lance"), max_rows_per_file=2)
+    theirs = datasets.load_dataset(str(tmp_path), split="train", streaming=True)
+    options = SourceOptions(dataset=str(tmp_path))
+    assert [file.name for file in resolve(options).files] == ["train.lance"]
+    assert texts_of(options) == [row["text"] for row in theirs] == ["a", None, "c", "d", "e"]
