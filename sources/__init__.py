@@ -4,6 +4,7 @@ Shared by the pipeline's readers and the loader's direct stream, so neither Beam
 imported.
 """
 
-from shardstream.sources.store_files import register
+from shardstream.sources import compressed, store_files
 
-register()  # before anything here opens a URL, in workers too
+compressed.register()
+store_files.register()  # before anything here opens a URL, in workers too

@@ -11,16 +11,24 @@ import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+from shardstream.sources.redact import redact
 
 
 class SourceError(ValueError):
     """The source can't be read as asked; the message says expected, found, where and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 def first_line(error: object) -> str:
     """Returns an error's first line, or the name of its type where it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines and lines[0].strip() else type(error).__name__
+
+
+class PackedDataError(EOFError):
+    """Compressed data end too early or are damaged; how much is missing can't be known."""
 
 
 @contextlib.contextmanager
@@ -36,7 +44,11 @@ def border(where: str, advice: str) -> Iterator[None]:
     except (SourceError, MemoryError):
         raise
     except Exception as error:
-        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        kind = (
+            ""
+            if isinstance(error, ValueError | OSError | PackedDataError)
+            else f"{type(error).__name__}: "
+        )
         cause = error.__cause__ or error
         raise SourceError(f"{where}: {kind}{first_line(cause).rstrip('.')}. {advice}") from error
 

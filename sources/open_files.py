@@ -4,7 +4,6 @@ A zip archive is read member by member; other archives and plain files are one s
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import IO, cast
 
@@ -33,14 +32,6 @@ def members_of(url: str) -> Iterator[str]:
         yield from manager.iter_files(unpacked)
     else:
         yield url
-
-
-def file_size(stream: IO[bytes]) -> int | None:
-    """Returns a local stream's size, None for others."""
-    try:
-        return os.fstat(stream.fileno()).st_size
-    except (OSError, AttributeError, ValueError):
-        return None
 
 
 class LineReader:

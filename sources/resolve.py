@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +23,14 @@ from shardstream.sources.count import num_rows_of
 from shardstream.sources.errors import SourceError, border
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.other_rows import units_of
+from shardstream.sources.overlap import visible_files
+from shardstream.sources.pins import commit_of, hub_place, pin_urls, repositories_of
+from shardstream.sources.redact import redact
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.splits import SplitPiece, join_files, parse_split
 
 __all__ = ["ReadSpec", "Source", "SourceFile", "list_files", "resolve"]
 
-_HUB_URL = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.*)")
 _STAT_THREADS = 16
 _ITEMS_AT_ONCE = 256
 _SAMPLE_BYTES = 1 << 16
@@ -62,7 +63,9 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What determines the documents and their order, for the manifest and the plan."""
         options = self.options
-        is_hub = _HUB_URL.match(self.files[0].url) is not None
+        repositories = repositories_of([file.url for file in self.files])
+        is_by_url = any(url.startswith("hf://") for url in options.data_files)
+        hub_name = ", ".join(repositories) if is_by_url else options.dataset
         # What was added later is named only where it is used: earlier plans keep their names.
         added = {
             "data_dir": options.data_dir,
@@ -72,7 +75,7 @@ class Source:
             else options.max_document_mb,
         }
         return {
-            "dataset": options.dataset if is_hub else self.read_spec.module,
+            "dataset": hub_name if repositories else self.read_spec.module,
             "config": options.config,
             "split": options.split,
             "commit": self.commit,
@@ -95,11 +98,12 @@ def resolve(options: SourceOptions) -> Source:
         SourceError: unknown dataset, config, split or column, or a source of no files. Each message
             names what there is.
     """
+    options = dataclasses.replace(options, data_files=pin_urls(options.data_files))
     builder = open_builder(options)
     urls, pieces, runs = _split_files(builder, options)
     files = _describe_files(urls)
-    match = _HUB_URL.match(files[0].url)
-    commit = match["commit"] if match else _content_hash(files)
+    hub_commit = commit_of(repositories_of(urls))
+    commit = hub_commit or _content_hash(files)
     spec = ReadSpec(
         module=module_of(builder),
         config=changed_settings(builder.config),
@@ -112,7 +116,7 @@ def resolve(options: SourceOptions) -> Source:
     if ranges:
         spec = dataclasses.replace(spec, ranges=ranges)
     return Source(
-        options=dataclasses.replace(options, revision=commit if match else options.revision),
+        options=dataclasses.replace(options, revision=hub_commit or options.revision),
         commit=commit,
         read_spec=spec,
         files=files,
@@ -126,6 +130,7 @@ def list_files(options: SourceOptions) -> tuple[SourceFile, ...]:
     Raises:
         SourceError: as `resolve`, but columns are not looked at.
     """
+    options = dataclasses.replace(options, data_files=pin_urls(options.data_files))
     urls, _, _ = _split_files(open_builder(options), options)
     return _describe_files(urls)
 
@@ -141,7 +146,10 @@ def _split_files(
             f"streams (parquet, jsonl, csv, text, ...). Give --data_files."
         )
     module = module_of(builder)
-    splits = {str(split): units_of(module, list(files)) for split, files in data_files.items()}
+    splits = {
+        str(split): visible_files(units_of(module, list(files)), options)
+        for split, files in data_files.items()
+    }
     pieces = parse_split(options.split, list(splits), options.dataset)
     files, runs = join_files(pieces, splits)
     if not files:
@@ -221,8 +229,8 @@ def _map_in_threads(function: Callable[[_In], _Out], items: Sequence[_In]) -> li
 
 
 def _portable_name(url: str) -> str:
-    match = _HUB_URL.match(url)
-    return match["path"] if match else url.rsplit("/", 1)[-1]
+    place = hub_place(url)
+    return place.path if place else redact(url).rsplit("/", 1)[-1]
 
 
 def _content_hash(files: tuple[SourceFile, ...]) -> str:

@@ -6,6 +6,7 @@ Reads are exact: a range asked for is a range fetched.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import fsspec
@@ -19,12 +20,12 @@ class StoreFileSystem(AbstractFileSystem):
     def _info(self, path: str) -> dict[str, Any]:
         bucket, _, key = path.partition("/")
         url = self.unstrip_protocol(path)
-        found = retrying(lambda: open_bucket(self.protocol, bucket).head(key), url)
+        found = retrying(lambda: open_bucket(str(self.protocol), bucket).head(key), url)
         return _entry(bucket, found)
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
+    def info(self, path: str, **_: object) -> dict[str, Any]:
         """Returns name, size, type, ETag and mtime; FileNotFoundError where there is nothing."""
-        path = self._strip_protocol(path)
+        path = str(self._strip_protocol(path))
         if "/" in path:
             try:
                 return self._info(path)
@@ -34,13 +35,13 @@ class StoreFileSystem(AbstractFileSystem):
             raise FileNotFoundError(self.unstrip_protocol(path))
         return {"name": path, "size": 0, "type": "directory"}
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list:
+    def ls(self, path: str, detail: bool = True, **_: object) -> list:
         """Returns what is directly below a folder; FileNotFoundError where there is nothing."""
-        path = self._strip_protocol(path)
+        path = str(self._strip_protocol(path))
         bucket, _, key = path.partition("/")
         url = self.unstrip_protocol(path)
-        found = retrying(lambda: open_bucket(self.protocol, bucket).list_with_delimiter(key), url)
-        entries = [_entry(bucket, item) for item in found["objects"]]
+        found = retrying(lambda: open_bucket(str(self.protocol), bucket).list_with_delimiter(key), url)
+        entries: list[dict[str, Any]] = [_entry(bucket, item) for item in found["objects"]]
         entries += [
             {"name": f"{bucket}/{folder}", "size": 0, "type": "directory"}
             for folder in found["common_prefixes"]
@@ -49,7 +50,12 @@ class StoreFileSystem(AbstractFileSystem):
             raise FileNotFoundError(url)
         return entries if detail else [entry["name"] for entry in entries]
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> "StoreFile":
+    def _open(  # as fsspec calls it
+        self,
+        path: str,
+        mode: str = "rb",
+        **options: Any,  # noqa: ANN401
+    ) -> "StoreFile":
         if mode != "rb":
             raise ValueError(f"{self.unstrip_protocol(path)}: mode is {mode!r}, expected 'rb'")
         options.pop("autocommit", None)
@@ -91,7 +97,7 @@ def register() -> None:
             fsspec.register_implementation(scheme, f"{__name__}.{kind}", clobber=True)
 
 
-def _entry(bucket: str, found: dict[str, Any]) -> dict[str, Any]:
+def _entry(bucket: str, found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": f"{bucket}/{found['path']}",
         "size": found["size"],

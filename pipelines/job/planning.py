@@ -11,6 +11,8 @@ from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.record import token_dtype_for
 from shardstream.shard_format.storage import Directory, open_directory
 from shardstream.sources.count import known_documents, sample_text
+from shardstream.sources.overlap import refuse_overlap
+from shardstream.sources.redact import redact
 from shardstream.sources.resolve import Source, resolve
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
 from shardstream.transforms.plan import BuildPlan, TokenizerFacts
@@ -51,7 +53,9 @@ def make_plan(options: PreprocessOptions, *, writes: bool = True) -> BuildPlan:
             asked for, or no documents at all.
     """
     directory = open_directory(options.output.output)
+    refuse_overlap(str(directory), options.source)
     source = resolve(options.source)
+    refuse_overlap(str(directory), options.source, [file.url for file in source.files])
     tokenizer = open_tokenizer(options.tokenizer)
     if writes:
         check_writable(directory)
@@ -111,7 +115,10 @@ def _stream_plan(options: PreprocessOptions, source: Source, common: dict[str, A
         # The commit and the files are the log's to tell, one after another as they join.
         changing = ("commit", "num_files", "first_file")
         identity = {k: v for k, v in source.identity.items() if k not in changing}
-        where = {"location": options.source.dataset, "data_files": list(options.source.data_files)}
+        where = {
+            "location": options.source.dataset,
+            "data_files": list(map(redact, options.source.data_files)),
+        }
         common = common | {"source": options.source, "source_identity": identity | where}
         if stream.lanes > 1 and common["shuffle_via"] == "worker":
             raise OptionError(

@@ -197,3 +197,30 @@ def test_new_commit_is_another_plan_and_the_old_one_can_be_pinned(hub: Hub, tmp_
     assert (status, "dataset of another plan (source commit: " in text) == (2, True), text
     status, text = _preprocess(hub, tmp_path, "--dataset", "acme/moving", "--revision", old)
     assert (status, "already complete, nothing to do" in text) == (0, True), text
+
+
+@pytest.mark.parametrize(
+    "form", ["hf://datasets/{}/a.jsonl", "{hub}/datasets/{}/resolve/main/a.jsonl"]
+)
+def test_files_by_hub_url_are_read_at_one_commit(hub: Hub, tmp_path: Path, form: str) -> None:
+    name = f"acme/by-url-{form[0]}".replace("{", "h")
+    old = hub.add_commit(name, {"a.jsonl": b'{"text": "one"}\n'})
+    flags = ["--dataset", "json", "--data_files", form.format(name, hub=hub.url)]
+    status, text = _preprocess(hub, tmp_path, *flags)
+    assert status == 0, text
+    source = _manifest(tmp_path).source
+    assert (source["dataset"], source["commit"], source["first_file"]) == (name, old, "a.jsonl")
+    hub.add_commit(name, {"a.jsonl": b'{"text": "two"}\n'})
+    status, text = _preprocess(hub, tmp_path, *flags)
+    assert (status, "dataset of another plan (source commit: " in text) == (2, True), text
+    pinned = ["--dataset", "json", "--data_files", f"hf://datasets/{name}@{old}/a.jsonl"]
+    status, text = _preprocess(hub, tmp_path, *pinned)
+    assert (status, "already complete, nothing to do" in text) == (0, True), text
+
+
+def test_gated_file_by_url_is_one_line(hub: Hub, tmp_path: Path) -> None:
+    flags = ["--dataset", "parquet", "--data_files", "hf://datasets/acme/secret/train.parquet"]
+    status, text = _preprocess(hub, tmp_path, *flags)
+    assert status == 2, text
+    assert "gated" in text
+    assert "Traceback" not in text

@@ -68,10 +68,11 @@ def test_pattern_that_matches_nothing(run: Callable, tokenizer_directory: str) -
 def test_unknown_config_names_those_there_are(
     run: Callable, twelve_documents: list[str], tokenizer_directory: str
 ) -> None:
-    directory = str(Path(twelve_documents[0]).parent)
-    status, stderr = run(
-        "--dataset", directory, "--config", "big", "--tokenizer", tokenizer_directory
-    )
+    directory = Path(twelve_documents[0]).parent / "corpus"
+    directory.mkdir()
+    Path(twelve_documents[0]).rename(directory / "a.parquet")
+    flags = ["--dataset", directory, "--config", "big", "--tokenizer", tokenizer_directory]
+    status, stderr = run(*flags)
     assert (status, "has no config 'big', expected one of ['default']" in stderr) == (2, True), (
         stderr
     )

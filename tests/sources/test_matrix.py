@@ -11,6 +11,8 @@ from tests.sources.defects import DEFECTS, FORMATS, OF_A_ROW, Dead, Format, good
 from tests.sources.reading import outcomes, rows_of_load_dataset
 
 NUM_FILES, NUM_ROWS = 3, 5
+# A number among texts: `datasets` then writes all texts of the chunk as JSON, in quotes.
+_JSON_IN_JSON = ("one_number", "one_list")
 
 
 def _cases() -> Iterator[tuple[str, str, int, int]]:
@@ -70,7 +72,3 @@ def test_each_row_is_a_text_or_a_dead_letter(
             assert (kind, text) == ("text", value), place
         elif column in theirs and value is None:
             assert kind == "dead", place
-
-
-# A number among texts: `datasets` then writes all texts of the chunk as JSON, in quotes.
-_JSON_IN_JSON = ("one_number", "one_list")

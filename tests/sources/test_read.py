@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 import zipfile
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 from shardstream.sources.options import SourceOptions
-from shardstream.sources.read import SEGMENT_ROWS
+from shardstream.sources.partitions import Partition
+from shardstream.sources.read import SEGMENT_ROWS, read_blocks
 from shardstream.sources.resolve import resolve
 
 from tests.sources.reading import outcomes, read_source, rows_of_load_dataset, texts_of
@@ -256,3 +260,41 @@ def test_objects_over_many_lines_and_broken_first_lines(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     resolve.cache_clear()
     assert texts_of(ours) == [None] * 4 + ["good"]
+
+
+class _CountedFile(io.BytesIO):
+    """Counts the bytes that are read of it."""
+
+    num_read = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        _CountedFile.num_read += len(data)
+        return data
+
+
+@pytest.mark.parametrize("short_rows", [False, True])
+def test_wide_parquet_is_read_for_its_text_alone(
+    monkeypatch: pytest.MonkeyPatch, short_rows: bool
+) -> None:
+    texts = [f"{row} {'x' * (10 if short_rows else 3000)}" for row in range(20_000)]
+    texts = texts if short_rows else texts[:500]
+    random = np.random.default_rng(0)
+    columns = {f"c{i}": random.random(len(texts)) for i in range(40)}
+    sink = io.BytesIO()
+    table = pa.table({**columns, "text": texts})
+    pq.write_table(table, sink, compression="none")
+    footer = int.from_bytes(sink.getvalue()[-8:-4], "little")
+    fsspec.filesystem("memory").pipe_file("/wide.parquet", sink.getvalue())
+    source = resolve(SourceOptions(dataset="parquet", data_files=("memory://wide.parquet",)))
+    opened = lambda self, path, *_, **__: _CountedFile(sink.getvalue())  # noqa: E731
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "_open", opened)
+    _CountedFile.num_read = 0
+    partition = Partition(files=source.files)
+    found = [text for b in read_blocks(partition, source.read_spec) for text in b.texts.to_pylist()]
+    assert found == texts
+    text_bytes = sum(map(len, texts)) + 16 * len(texts)
+    # Of short rows the first pages are looked at beforehand, for what their dictionary holds.
+    looks = 4 if short_rows else 1
+    assert _CountedFile.num_read < text_bytes + looks * (2 * footer + (2 << 20))
+    assert _CountedFile.num_read < len(sink.getvalue()) / 2 or not short_rows
