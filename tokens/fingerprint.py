@@ -74,6 +74,6 @@ def _is_place(key: str) -> bool:
 
 
 def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
-    """Lengths go first, so that no two lists of parts hash alike."""
+    """Adds one named item; lengths go first, so that no two lists of items hash alike."""
     digest.update(f"{name}:{len(content)}:".encode())
     digest.update(content)

@@ -128,7 +128,7 @@ class Tokenizer:
 
     @property
     def engine_version(self) -> str:
-        """Version of the library behind `engine_name`."""
+        """Version of the library that `engine_name` runs."""
         return self.engine.active.version
 
     @property

@@ -228,7 +228,7 @@ def test_documents_that_are_not_those_packed_are_refused():
     options = PackingOptions(sequence_length=2)
     pieces = pack(np.array([3, 2]), options)
     arguments = {"token_dtype": "uint16", "options": options, "pad_id": 0}
-    with pytest.raises(ValueError, match="behind their document, the first in document 1"):
+    with pytest.raises(ValueError, match="end after their document does, the first in document 1"):
         assemble(documents_of([[1, 2, 3], [4]], "uint16"), pieces, **arguments)
     with pytest.raises(ValueError, match="name document 1, found 1 documents"):
         assemble(documents_of([[1, 2, 3]], "uint16"), pieces, **arguments)

@@ -167,7 +167,7 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _difference(text: str, ours: np.ndarray, theirs: np.ndarray) -> str:
-    """One line: where two rows of ids part, and on what text."""
+    """Returns one line that says where two rows of ids first differ, and on what text."""
     shared = min(len(ours), len(theirs))
     place = int(np.argmax(np.append(ours[:shared] != theirs[:shared], True)))
     shown = text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,10 +1,10 @@
 """The `gigatoken` engine: BPE over Arrow's own buffers, no Python object a document or a token.
 
 Invariant: memory is bounded whatever the text. gigatoken 0.10 remembers every distinct word it ever
-met (about 110 bytes each) and one instance serves one thread at a time, so the engine keeps a
-pool: a call takes an idle instance or makes one, charges it with what the process grew by during
-the call, and drops it when that passes the budget. Dropping costs one load (0.3 s for GPT-2) and a
-cold cache; ids never depend on the cache.
+met (about 110 bytes each) and one instance serves one thread at a time, so the engine keeps a pool:
+a call takes an idle instance or makes one, charges it with what the process grew by during the
+call, and drops it when that passes the budget. Dropping costs one load and a cold cache; ids never
+depend on the cache.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _forgo_cache(tokenizer: PreTrainedTokenizerBase) -> None:
 
     Its BPE keeps 10,000 of them for each thread that ever called it, GPT-2's 4 MB a thread, through
     the tokenizer's end; audits meet them little by little, so a job's memory grew for as long as it
-    ran. It is no slower without (4.4 and 4.5 MB/s). Only private names lead there.
+    ran. It is no slower without. Only private names lead there.
     """
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     resize = getattr(model, "_resize_cache", None)

@@ -13,11 +13,11 @@ by space left, and the smallest space of at least w is the lowest set bit of an 
 bit a space. A step of plain Python serves a whole group: time grows with the number of distinct
 (length, space) pairs met, not with documents.
 
-Best fit leaves short documents to the end, and they pile up: at L=2048 sequences of 25 documents
-where concat has 11 (manuals), of 70 to 300 with the spread of web text (log-normal, sigma 1.2 to
-1.6). Every record of a shard has room for the lengths of the fullest one, which would cost up to
-15 % of the file to save 0.5 % of padding. So the few crowded sequences are divided, with the limit
-on documents that makes the shard smallest: 1 to 2 % for padding and lengths together.
+Best fit leaves short documents to the end, and they pile up in a few sequences, hundreds in one
+where their lengths spread as those of web text do. Every record of a shard has room for the lengths
+of the fullest one, which would cost far more of the file than the padding that it saves. So the few
+crowded sequences are divided, with the limit on documents that makes padding and lengths together
+smallest.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ def _divide_crowded(sequence: np.ndarray, sequence_length: int) -> np.ndarray:
         return sequence
     runs_of_sequence = np.bincount(sequence)
     _, slot = expand(runs_of_sequence)
-    part = slot // _best_limit(runs_of_sequence, sequence_length)
+    division = slot // _best_limit(runs_of_sequence, sequence_length)
     is_next = np.ones(len(sequence), bool)
-    is_next[1:] = (np.diff(sequence) > 0) | (np.diff(part) > 0)
+    is_next[1:] = (np.diff(sequence) > 0) | (np.diff(division) > 0)
     return np.cumsum(is_next) - 1
 
 

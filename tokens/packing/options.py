@@ -67,7 +67,7 @@ class PackingOptions:
             )
         if self.pad_side == "left" and self.packing not in ("pad", "none"):
             raise OptionError(
-                f"pad_side: found 'left' with packing {self.packing!r}, which pads only behind "
+                f"pad_side: found 'left' with packing {self.packing!r}, which pads only after "
                 "the last document of a sequence. Use 'right', or packing 'pad'."
             )
         if self.keep_eos and self.truncation_rule != "cut":

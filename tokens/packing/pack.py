@@ -4,7 +4,7 @@
               token kept; most documents that cross a boundary lose their context.
     pad       one document a sequence. Simplest to train on; the padding is most of many corpora.
     best_fit  whole documents together by best-fit-decreasing. Nearly no padding, and only documents
-              longer than L are cut (tokens/pack_best_fit.py).
+              longer than L are cut (`best_fit.py`).
     none      pad, but a document longer than L goes on in further sequences: no token is lost.
 
 Guarantees, for all four: a pure function of (lengths, options); tokens written + truncated =

@@ -43,7 +43,7 @@ class Pieces(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Consecutive parts of documents, ordered by document, then by start.
+    """Consecutive runs of documents' tokens, ordered by document, then by start.
 
     Attributes:
         document: int64[R].
