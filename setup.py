@@ -41,6 +41,8 @@ TEST = [
     "orbax-checkpoint>=0.11",
     *STORES,
     *SENTENCEPIECE,
+    "lz4>=4.3",
+    "psutil>=6",
     "moto[s3]>=5.1",  # s3:// on loopback; its own extra [server] drags in every service
     "flask>=3",
     "flask-cors>=5",
