@@ -34,7 +34,8 @@ PIPELINE = ["apache-beam>=2.77", *HUB, "tqdm>=4.66"]
 # gs:// and s3://, for the loader as for the pipeline; without it both stay on local disks.
 STORES = ["obstore>=0.10"]
 # Tokenizers that come as a SentencePiece model alone, which transformers converts with these two.
-SENTENCEPIECE = ["sentencepiece>=0.2", "protobuf>=4.25"]
+# Later versions of sentencepiece are generated for protobuf 7, which Beam leaves out.
+SENTENCEPIECE = ["sentencepiece>=0.2,<0.2.2", "protobuf>=4.25"]
 TEST = [
     "pytest>=8",
     "grain>=0.2.18",
