@@ -102,7 +102,8 @@ def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list[
 
     def split(part: "Partition") -> list["Partition"]:
         return retry.call(
-            part.files[0].url, lambda: list(split_partition(part, spec, _PARTITION_BYTES))
+            part.files[0].url,
+            lambda: list(split_partition(part, spec, _PARTITION_BYTES, keep_going=False)),
         )
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
