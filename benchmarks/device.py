@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from shardstream.loaders import Loader
 
 from benchmarks.loader_data import random_sequences, write_dataset
+from shardstream.loaders import Loader
 
 VOCABULARY = 50_257
 FIELDS = ("inputs", "targets", "loss_mask")

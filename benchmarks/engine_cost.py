@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pyarrow as pa
 from apache_beam.coders import BytesCoder, TupleCoder, VarIntCoder
+
+from benchmarks.corpus import build_corpus
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
@@ -29,8 +31,6 @@ from shardstream.transforms.scatter import scatter_block
 from shardstream.transforms.shard_documents import BufferPool, reading
 from shardstream.transforms.token_blocks import TokenBlock, tokenize_blocks
 from shardstream.transforms.write_shard import write_shard
-
-from benchmarks.corpus import build_corpus
 from tests.real_tokenizers import gpt2_directory
 
 _CODER = TupleCoder([VarIntCoder(), BytesCoder()])  # as the worker encodes what it shuffles

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.engines.engine import Encoded
 from shardstream.tokens.options import ENGINES, TokenizerOptions
 from shardstream.tokens.tokenizer import open_tokenizer

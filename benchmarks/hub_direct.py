@@ -77,10 +77,9 @@ def classic(tokenizer: str, length: int) -> dict[str, Any]:
 
 def stream(tokenizer: str, length: int) -> dict[str, Any]:
     """Hub-direct, the whole dataset once."""
+    from shardstream import loaders
     from shardstream.tokens.options import TokenizerOptions
     from shardstream.tokens.tokenizer import open_tokenizer
-
-    from shardstream import loaders
 
     open_tokenizer(TokenizerOptions(tokenizer=tokenizer))
     import datasets  # noqa: F401
@@ -115,10 +114,11 @@ def stream(tokenizer: str, length: int) -> dict[str, Any]:
 
 def batch(tokenizer: str, length: int) -> dict[str, Any]:
     """Batch mode into a temporary directory; its own clock."""
+    from transformers import AutoTokenizer  # noqa: F401
+
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
     from shardstream.pipelines.process import set_up_process
-    from transformers import AutoTokenizer  # noqa: F401
 
     set_up_process()
     with tempfile.TemporaryDirectory(prefix="hub-direct-") as folder:

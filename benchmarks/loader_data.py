@@ -6,6 +6,7 @@ import site
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.shard_format.publish_records import publish_records

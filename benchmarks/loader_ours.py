@@ -10,12 +10,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from array_record.python.array_record_module import ArrayRecordReader
+
+from benchmarks.loader_race import Contenders, serve
 from shardstream.loaders import Loader
 from shardstream.loaders.options import SHUFFLES
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
-from benchmarks.loader_race import Contenders, serve
 
 BUFFER_SIZE = 10_000
 SEQUENTIAL_RANGES = (1, 64, 256, 1024, 4096)

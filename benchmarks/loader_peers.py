@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shardstream.shard_format.manifest import read_manifest
-from shardstream.shard_format.storage import open_directory
 
 from benchmarks.loader_race import Contenders, serve
+from shardstream.shard_format.manifest import read_manifest
+from shardstream.shard_format.storage import open_directory
 
 
 def grain_batches(

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.loader_data import link_records, list_shards
+from benchmarks.loader_ours import BUFFER_SIZE
 from shardstream.loaders import Loader
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
-from benchmarks.loader_data import link_records, list_shards
-from benchmarks.loader_ours import BUFFER_SIZE
 
 _TIMES = 5
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from shardstream.shard_format.shard_file import COMPRESSIONS, ShardOptions
 
 from benchmarks.loader_data import real_sequences, write_dataset
 from benchmarks.loader_ours import BUFFER_SIZE, batch_tokens, sequential_read
+from shardstream.shard_format.shard_file import COMPRESSIONS, ShardOptions
 
 GROUP_SIZES = (1, 8, 64, 256)
 _NUM_SHARDS = 8

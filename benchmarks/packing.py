@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from shardstream.shard_format.keys import document_keys, permutation
 from shardstream.tokens.packing.pack import (
     PackingOptions,

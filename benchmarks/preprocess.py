@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from shardstream.pipelines.process import set_up_process
-
 from benchmarks.datatrove_peer import ProcessTreeMeter, report
+from shardstream.pipelines.process import set_up_process
 
 
 def run_ours(
@@ -35,9 +34,10 @@ def run_ours(
     import gigatoken  # noqa: F401
     import scipy.io  # noqa: F401  (datasets patches it when a builder is opened)
     from apache_beam.runners.portability import fn_api_runner, prism_runner  # noqa: F401
+    from transformers import AutoTokenizer  # noqa: F401
+
     from shardstream.pipelines.job.options import parse_options
     from shardstream.pipelines.preprocess import preprocess
-    from transformers import AutoTokenizer  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="ours-") as work:
         source = ["--dataset", "parquet", "--data_files", *map(str, files)]

@@ -28,13 +28,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.corpus import build_corpus
+from benchmarks.datatrove_peer import ProcessTreeMeter
 from shardstream.pipelines.job.runners import find_prism
 from shardstream.pipelines.sample import build_sample
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
-from benchmarks.corpus import build_corpus
-from benchmarks.datatrove_peer import ProcessTreeMeter
 from tests.runners.engines import REPOSITORY, process_flags, write_worker
 from tests.store_servers import StoreServer
 from tools.fetch_runners import fetch_job_server, missing_tools

@@ -16,13 +16,13 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.mixing import Mixing, measure
 from shardstream.loaders.order.buffer import BufferOrder, geometry_for
 from shardstream.loaders.order.epochs import GlobalOrder, Order
 from shardstream.shard_format.keys import chain
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
-from benchmarks.mixing import Mixing, measure
 
 
 def uniform(shard_sizes: np.ndarray, seed: int) -> np.ndarray:

@@ -27,14 +27,14 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
+
+from benchmarks.loader_data import random_sequences, write_dataset
 from shardstream.loaders import Loader
 from shardstream.loaders.store.cache import StoreCache
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, read_manifest
 from shardstream.shard_format.shard_file import ShardOptions
 from shardstream.shard_format.storage import open_directory
-
-from benchmarks.loader_data import random_sequences, write_dataset
 from tests.store_servers import StoreServer
 
 LENGTH = 2048

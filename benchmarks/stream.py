@@ -146,9 +146,9 @@ def measure_quality(files: Sequence[Path], buffer: int, runner: str) -> None:
     """The order out of an ordered source: ours, and datasets' at the same buffer size."""
     import datasets
     import pyarrow.parquet as pq
+
     from shardstream.shard_format.manifest import read_manifest
     from shardstream.shard_format.storage import open_directory
-
     from tests.pipeline_runs import read_order
 
     rows = [pq.ParquetFile(path).metadata.num_rows for path in files]

@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from shardstream.loaders import Loader
 from shardstream.pipelines.sample import build_sample
 from shardstream.shard_format.manifest import find_manifest

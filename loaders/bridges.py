@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
+
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.fields import (
     Batch,

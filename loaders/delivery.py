@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.fields import widen
 from shardstream.loaders.integers import whole

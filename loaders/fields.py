@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
+
 from shardstream.loaders.arena import Arena
 
 FieldName = Literal[

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
+
 from shardstream.loaders.delivery import Delivery
 from shardstream.loaders.fields import Batch, FieldName, need_lengths, resolve_fields
 from shardstream.loaders.integers import whole

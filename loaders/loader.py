@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
+
 from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.iterator import BatchIterator

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+
 from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.integers import whole

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from shardstream.loaders.order.mixing import Schedule
 from shardstream.loaders.row_source import NO_PROGRESS, HostBatches, Padding, Reading
 from shardstream.loaders.shards.bad_records import BadRecords

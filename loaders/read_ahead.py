@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shardstream.loaders.delivery import Delivery
 from shardstream.loaders.fields import FieldName, make_fields, need_lengths
 from shardstream.loaders.prefetch import Prefetcher

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
 from shardstream.loaders.shards.bad_records import BadRecords
 from shardstream.loaders.shards.rows import Rows
 

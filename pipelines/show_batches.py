@@ -30,10 +30,11 @@ def _run(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the order")
     flags = parser.parse_args(argv)
 
+    from transformers import AutoTokenizer
+
     from shardstream.loaders import Loader
     from shardstream.shard_format import naming
     from shardstream.shard_format.storage import open_directory
-    from transformers import AutoTokenizer
 
     with planning():
         loader = Loader(

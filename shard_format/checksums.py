@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.storage import Directory
 

@@ -21,6 +21,7 @@ import threading
 import weakref
 
 import numpy as np
+
 from shardstream.shard_format import record_places
 from shardstream.shard_format.checksums import checksums_of
 from shardstream.shard_format.shard_file import ShardFile, runs

@@ -11,6 +11,7 @@ all of its tokens, without any knowledge of how packing worked.
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.storage import Directory
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+
 from shardstream.shard_format.checksums import checksums_of, write_checksums
 from shardstream.shard_format.shard_file import FileDigest, ShardOptions, write_records
 from shardstream.shard_format.storage import Directory

@@ -14,6 +14,7 @@ ever guessed from token values, since GPT-2 and its kin pad with EOS.
 import dataclasses
 
 import numpy as np
+
 from shardstream.shard_format.messages import require_choice
 
 

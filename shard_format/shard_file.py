@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
 from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.messages import require_choice
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format import keys, naming
 from shardstream.shard_format.checksums import checksums_of
 from shardstream.shard_format.manifest import Manifest, Shard, read_manifest

@@ -8,6 +8,7 @@ provenance is read.
 from collections.abc import Iterator
 
 import numpy as np
+
 from shardstream.shard_format.commit_log import read_commits
 from shardstream.shard_format.manifest import Manifest
 from shardstream.shard_format.provenance import read_provenance

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
+
 from shardstream.sources.errors import first_line, is_damage
 from shardstream.sources.open_files import open_stream
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick

@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import fsspec
 from datasets.exceptions import DatasetNotFoundError
+
 from shardstream.sources.errors import SourceError, border, first_line
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.rows import AnyValue

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+
 from shardstream.sources.arrow_rows import arrow_schema
 from shardstream.sources.csv_rows import peek_csv
 from shardstream.sources.errors import SourceError, border

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import fsspec.compression
+
 from shardstream.sources.errors import PackedDataError
 from shardstream.sources.zstd_frames import FrameUnpacker
 

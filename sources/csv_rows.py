@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 import pandas as pd
 import pyarrow as pa
 from datasets.packaged_modules.csv.csv import CsvConfig
+
 from shardstream.sources.csv_types import with_types
 from shardstream.sources.errors import first_line
 from shardstream.sources.open_files import members_of, open_stream

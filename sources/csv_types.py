@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+
 from shardstream.sources.rows import Lost, Rows
 from shardstream.sources.spec import DECLARED, ReadSpec
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
+
 from shardstream.sources.redact import redact
 
 

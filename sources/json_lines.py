@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as paj
+
 from shardstream.sources.errors import first_line
 from shardstream.sources.rows import PREVIEW_CHARACTERS, AnyValue, Fault, Rows, pick
 from shardstream.sources.spec import JSON, ReadSpec

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from datasets.utils.json import ujson_dumps, ujson_loads
+
 from shardstream.sources.errors import SourceError, first_line
 from shardstream.sources.json_lines import Line, parse_chunk, parse_line, rows_of
 from shardstream.sources.open_files import LineReader, members_of, open_stream

@@ -9,6 +9,7 @@ import datasets
 import fsspec
 import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
+
 from shardstream.sources.errors import first_line, is_damage
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
 from shardstream.sources.spec import ReadSpec, SourceFile

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from shardstream.sources.count import num_rows_of
 from shardstream.sources.errors import SourceError
-from shardstream.sources.parquet_rows import has_bad_footer, open_parquet, text_bytes_of
+from shardstream.sources.parquet_rows import has_bad_footer, is_local, open_parquet, text_bytes_of
 from shardstream.sources.spec import Partition, ReadSpec, SourceFile
 
 __all__ = [
@@ -99,19 +99,28 @@ def _list_window(
 
 
 def split_partition(
-    partition: Partition, spec: ReadSpec, partition_bytes: int = DEFAULT_PARTITION_BYTES
+    partition: Partition,
+    spec: ReadSpec,
+    partition_bytes: int = DEFAULT_PARTITION_BYTES,
+    *,
+    keep_going: bool = True,
 ) -> Iterator[Partition]:
     """Yields the partitions a coarse one splits into; itself, where it can't be split.
 
-    That goes for a parquet file with a damaged footer too: its reader says what is lost.
+    Args:
+        partition: to split.
+        spec: of the source.
+        partition_bytes: of text in a partition.
+        keep_going: a parquet file with a damaged footer isn't split, and its reader says what is
+            lost; otherwise it raises.
     """
     if spec.module != "parquet" or len(partition.files) != 1:
         yield partition
         return
     try:
-        groups = list(_describe_row_groups(partition.files[0].url, spec))
+        groups = _describe_row_groups(partition.files[0].url, spec, tries=3 if keep_going else 1)
     except SourceError as error:
-        if partition.is_window or not has_bad_footer(error):
+        if partition.is_window or not keep_going or not has_bad_footer(error):
             raise
         yield partition
         return
@@ -132,15 +141,24 @@ def split_partition(
         yield _partition_of(partition.files[0], run, window_begin, window_end)
 
 
-def _describe_row_groups(url: str, spec: ReadSpec) -> Iterator[dict[str, int]]:
-    with open_parquet(url) as parquet:
-        metadata = parquet.metadata
-    first_row = 0
+def _describe_row_groups(url: str, spec: ReadSpec, *, tries: int) -> list[dict[str, int]]:
+    try:
+        with open_parquet(url) as parquet:
+            metadata = parquet.metadata
+    except SourceError:
+        if tries == 1 or is_local(url):
+            raise
+        # A body shorter than promised looks the same; the next one may be whole.
+        return _describe_row_groups(url, spec, tries=tries - 1)
+    groups, first_row = [], 0
     for index in range(metadata.num_row_groups):
         rows = metadata.row_group(index).num_rows
         text_bytes = text_bytes_of(metadata, index, spec)
-        yield {"index": index, "rows": rows, "first_row": first_row, "text_bytes": text_bytes}
+        groups.append(
+            {"index": index, "rows": rows, "first_row": first_row, "text_bytes": text_bytes}
+        )
         first_row += rows
+    return groups
 
 
 def _partition_of(

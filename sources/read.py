@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.sources.arrow_rows import read_arrow
 from shardstream.sources.csv_rows import read_csv
 from shardstream.sources.errors import SourceError, border

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar, cast
 
 import datasets
 import fsspec
+
 from shardstream.sources.builders import changed_settings, module_of, open_builder
 from shardstream.sources.columns import resolve_columns
 from shardstream.sources.count import num_rows_of

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.sources.spec import ReadSpec
 
 PREVIEW_CHARACTERS = 200

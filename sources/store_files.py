@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+
 from shardstream.shard_format.storage.store_client import get_range, open_bucket, retrying
 
 

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+
 from shardstream.sources.errors import SourceError
 from shardstream.sources.open_files import LineReader, members_of, open_stream
 from shardstream.sources.rows import Lost, Rows

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.sources.options import parse_template
 from shardstream.sources.rows import PREVIEW_CHARACTERS, AnyValue, Fault, Rows
 from shardstream.sources.spec import DECLARED, JSON, ReadSpec

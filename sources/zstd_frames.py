@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import IO, cast
 
 import zstandard
+
 from shardstream.sources.errors import PackedDataError
 
 _READ_BYTES = 1 << 17

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shardstream.pipelines.sample import SampleFiles, build_sample
 
+from shardstream.pipelines.sample import SampleFiles, build_sample
 from tests.store_servers import StoreServer
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.runners import find_prism
 from shardstream.pipelines.preprocess import preprocess

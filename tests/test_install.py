@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from shardstream.transforms.tokenize_documents import PartitionDoFn, TokenizeAndScatter
 
 REPOSITORY = Path(__file__).parents[1]

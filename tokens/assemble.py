@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.tokens.arrow_buffers import offsets_of
 from shardstream.tokens.engines.engine import Encoded
 

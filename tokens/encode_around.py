@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format.keys import document_keys
 from shardstream.tokens.engines.engine import Encoded
 from shardstream.tokens.engines.exact import EncodeCounts

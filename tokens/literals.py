@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 # Each is a pass over the text; with more, the bytes are compared at once.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.assemble import add_special_ids
 from shardstream.tokens.determinism import why_it_takes_no_text, why_not_a_function
 from shardstream.tokens.engines.engine import Encoded, as_large_strings

@@ -6,6 +6,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.tokens.packing.pack import PackingReport

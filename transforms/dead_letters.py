@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 from apache_beam.pvalue import AsIter, AsList
+
 from shardstream.shard_format import naming
 from shardstream.sources.read import DeadLetter
 from shardstream.transforms.errors import JobError

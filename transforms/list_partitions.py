@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin
+
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.resolve import resolve
 from shardstream.transforms.errors import JobError

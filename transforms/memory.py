@@ -53,6 +53,7 @@ def release_free_memory() -> None:
     Without it the peak of a job grows with the length of its first half.
     """
     import pyarrow as pa
+
     from shardstream.tokens.tokenizer import release_memory
 
     release_memory()

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+
 from shardstream.shard_format import keys, naming
 from shardstream.shard_format.manifest import SCHEMA_VERSION, Manifest, fingerprint_of
 from shardstream.shard_format.shard_file import ShardOptions

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format.storage import Directory
 from shardstream.tokens.token_ranges import TokenRanges, ranges_of
 from shardstream.transforms.errors import JobError

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.sources.read import DeadLetter, TextBlock
 from shardstream.tokens.arrow_buffers import value_nbytes, value_offsets
 from shardstream.tokens.assemble import as_binary

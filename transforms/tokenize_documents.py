@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
+
 from shardstream.sources.partitions import Partition
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.read_partition import PartitionReader

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format import keys
 from shardstream.shard_format.manifest import Shard
 from shardstream.shard_format.provenance import write_provenance

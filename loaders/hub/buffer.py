@@ -7,6 +7,7 @@ are uniform, half of the window is held on average, and never more than all of i
 from typing import NamedTuple
 
 import numpy as np
+
 from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.shards.rows import Rows
 

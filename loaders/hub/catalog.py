@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from shardstream.loaders.hub.cache import TokenCache, read_json, write_whole
 from shardstream.loaders.hub.options import FetchOptions
 from shardstream.loaders.hub.retry import Retry
@@ -102,7 +103,8 @@ def _list_partitions(source: "Source", lanes: int, fetch: FetchOptions) -> list[
 
     def split(whole: "Partition") -> list["Partition"]:
         return retry.call(
-            whole.files[0].url, lambda: list(split_partition(whole, spec, _PARTITION_BYTES))
+            whole.files[0].url,
+            lambda: list(split_partition(whole, spec, _PARTITION_BYTES, keep_going=False)),
         )
 
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from shardstream.loaders.hub.share import START, Position, SharePlan, Steps, join_rows
 from shardstream.loaders.row_source import HostBatches
 from shardstream.loaders.shards.rows import Rows

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from shardstream.loaders.hub.cache import EntryWriter, TokenCache, TokenizedRows
 from shardstream.loaders.hub.fetch import Fetcher
 from shardstream.loaders.hub.units import Documents

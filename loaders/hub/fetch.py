@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+
 from shardstream.loaders.hub.cache import TokenizedRows
 from shardstream.loaders.hub.catalog import RowGroups
 from shardstream.loaders.hub.options import FetchOptions

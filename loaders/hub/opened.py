@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from shardstream.loaders.hub.cache import TokenCache
 from shardstream.loaders.hub.catalog import Catalog, RowGroups, open_catalog
 from shardstream.loaders.hub.documents import DocumentReader

@@ -5,6 +5,7 @@ so neither threads nor a NumPy release can change the order.
 """
 
 import numpy as np
+
 from shardstream.shard_format.keys import chain, mix64, permutation
 
 _PARTITIONS, _DELAYS = 1, 2  # independent hashes for the two purposes

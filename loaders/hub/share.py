@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shardstream.loaders.hub.buffer import Drawn, RollingBuffer
 from shardstream.loaders.hub.feed import Checkpoint, feed
 from shardstream.loaders.hub.order import ShareOrder

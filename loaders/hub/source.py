@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from shardstream.loaders.hub.chunks import host_chunks, progress_of
 from shardstream.loaders.hub.fetch import Counts
 from shardstream.loaders.hub.opened import Opened

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+
 from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.fields import FieldName, FieldSet
 from shardstream.loaders.hub.opened import open_stream

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.arrow_buffers import value_offsets
 from shardstream.tokens.packing.options import PackingOptions
 from shardstream.tokens.packing.pack import assemble, pack

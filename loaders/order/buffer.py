@@ -24,6 +24,7 @@ dealt to tracks two rows apart.
 import dataclasses
 
 import numpy as np
+
 from shardstream.loaders.order.epochs import PADDING, Permutation
 from shardstream.shard_format.keys import chain, mix64
 

@@ -14,6 +14,7 @@ Source: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002 (Feiste
 from typing import Protocol
 
 import numpy as np
+
 from shardstream.shard_format.keys import chain, mix64
 
 PADDING = -1  # in place of a record: this row of the last batch is empty

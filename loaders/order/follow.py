@@ -23,6 +23,7 @@ is past W, the loader trails the log by W records.
 """
 
 import numpy as np
+
 from shardstream.loaders.order.buffer import FRACTION_BITS, delays
 from shardstream.loaders.order.epochs import PADDING
 from shardstream.shard_format.keys import mix64

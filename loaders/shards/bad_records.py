@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+
 from shardstream.shard_format.manifest import Shard
 
 _log = logging.getLogger("shardstream.loaders")

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.loaders.shards.reader import ShardSet
 from shardstream.shard_format.provenance import read_provenance
 

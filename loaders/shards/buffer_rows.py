@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import numpy as np
+
 from shardstream.loaders.order.buffer import BufferEpoch, BufferOrder
 from shardstream.loaders.shards.read_plan import Chunk, ReadPlan
 from shardstream.loaders.shards.reader import ShardSet

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import numpy as np
+
 from shardstream.loaders.shards.read_plan import Chunk, ReadPlan
 
 _FIRST_STEPS = 1  # the first chunk is small, so that the first batch comes at once

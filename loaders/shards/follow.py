@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+
 from shardstream.loaders.options import OrderOptions, ReadOptions
 from shardstream.loaders.order.follow import FollowOrder
 from shardstream.loaders.row_source import NO_PROGRESS, HostBatches, Padding, Reading

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 
 import numpy as np
+
 from shardstream.loaders.order.epochs import Order, num_steps
 from shardstream.loaders.shards.reader import ShardSet
 from shardstream.loaders.shards.rows import Rows

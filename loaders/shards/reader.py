@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.options import ReadOptions
 from shardstream.loaders.order.epochs import PADDING

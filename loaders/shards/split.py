@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
 from shardstream.loaders.options import OrderOptions, ReadOptions
 from shardstream.loaders.order.buffer import BufferOrder, geometry_for
 from shardstream.loaders.order.epochs import GlobalOrder, Order, SequentialOrder, num_steps

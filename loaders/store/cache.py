@@ -20,6 +20,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
+
 from shardstream.loaders.store.cache_entry import (
     FOLDER,
     UNIT_BYTES,

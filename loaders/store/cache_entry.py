@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format.manifest import Shard
 
 FOLDER = "shardstream-1"

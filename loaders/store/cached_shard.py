@@ -7,6 +7,7 @@ from concurrent.futures import wait
 from typing import Protocol
 
 import numpy as np
+
 from shardstream.loaders.store.cache import StoreCache
 from shardstream.shard_format.manifest import Shard
 

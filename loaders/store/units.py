@@ -1,6 +1,7 @@
 """Which units of a shard on a store have to be fetched, from the numbers of its records alone."""
 
 import numpy as np
+
 from shardstream.shard_format.manifest import Shard
 from shardstream.shard_format.record_places import file_places, stream_places
 

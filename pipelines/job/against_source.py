@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.manifest import Manifest, read_manifest
 from shardstream.shard_format.provenance import read_provenance

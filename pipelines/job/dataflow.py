@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     WorkerOptions,
 )
+
 from shardstream.pipelines.job.planning import expected_shard_bytes, process_bytes
 from shardstream.pipelines.job.runners import pipeline_options, runner_name
 from shardstream.shard_format import naming

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 import pyarrow as pa
+
 from shardstream.pipelines.job.dataflow import is_dataflow, machine_type
 from shardstream.pipelines.job.failures import planning
 from shardstream.pipelines.job.options import PreprocessOptions

@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+
 from shardstream.pipelines.job.cores import available_cores, choose_processes
 from shardstream.pipelines.job.options import PreprocessOptions, WorkOptions
 from shardstream.pipelines.job.runners import is_local, runner_name

@@ -11,9 +11,10 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from tqdm import tqdm
+
 from shardstream.transforms.batch.spill import SPILLED
 from shardstream.transforms.plan import BuildPlan
-from tqdm import tqdm
 
 _POLL_SECS = 0.5
 _LINE_SECS = 10.0

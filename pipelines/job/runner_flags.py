@@ -96,6 +96,7 @@ def nearest_names(
 def _runner_of(words: Sequence[str]) -> str:
     """Returns the name of the runner in words, in Beam's spelling where it is one of Beam's."""
     from apache_beam.options.pipeline_options import StandardOptions
+
     from shardstream.pipelines.job.runners import known_runner
 
     parser = FlagParser(allow_abbrev=False, add_help=False)

@@ -17,6 +17,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.worker import sdk_worker, statesampler
+
 from shardstream.pipelines.process import Lent
 from shardstream.shard_format.errors import OptionError
 

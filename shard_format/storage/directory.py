@@ -12,6 +12,7 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format import naming
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format.storage.directory import Directory, too_short
 from shardstream.shard_format.storage.local_publish import (
     PRIVATE_PATTERN,

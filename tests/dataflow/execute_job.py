@@ -39,6 +39,7 @@ from apache_beam.portability.api import (
 )
 from apache_beam.runners.portability import artifact_service, portable_metrics
 from google.protobuf import json_format, struct_pb2
+
 from shardstream.pipelines.job.runners import find_prism
 
 _BOOT = f"github.com/apache/beam/sdks/v2/python/container@v{version.__version__}"

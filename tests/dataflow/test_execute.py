@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.runners import find_prism
 from shardstream.pipelines.verify import main as verify
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import find_manifest, read_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.dataflow.dataflow_runs import REPOSITORY, submit, upload
 from tests.dataflow.dataflow_stub import CANCELLED, FAILED, DataflowStub
 from tests.dataflow.execute_job import find_boot

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.transforms.hub_token import use_hub_token
-
 from tests.store_servers import StoreServer
 
 NAME = "projects/p/secrets/hub"

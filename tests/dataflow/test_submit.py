@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
+
 from shardstream.pipelines.job.dataflow import WORKER_PACKAGES, check_secrets, worker_args
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.shard_format.storage import open_directory
-
 from tests.dataflow.dataflow_grpc import DataflowGrpcStub
 from tests.dataflow.dataflow_runs import REPOSITORY, submit, upload
 from tests.dataflow.dataflow_stub import DataflowStub

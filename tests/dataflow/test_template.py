@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from shardstream.pipelines.flex_template import to_flags
 from shardstream.pipelines.job.options import make_parser, parse_options
-
 from tests.dataflow.dataflow_runs import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy/dataflow"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.shard_format.provenance import SCHEMA, write_provenance

@@ -8,7 +8,6 @@ from shardstream.shard_format import naming
 from shardstream.shard_format.commit_log import Commit, ShardCommit, try_append
 from shardstream.shard_format.manifest import Manifest, Shard
 from shardstream.shard_format.storage import open_directory
-
 from tests.loaders.conftest import Dataset, build_dataset
 
 SHARDS = (40, 25, 7, 60, 31, 100, 55)  # 318 records

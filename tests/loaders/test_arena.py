@@ -5,6 +5,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+
 from shardstream.loaders.arena import Arena
 
 

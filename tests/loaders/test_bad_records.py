@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import BadRecordError, Loader
 from shardstream.shard_format import naming
 from shardstream.shard_format.shard_file import ShardFile, ShardOptions
-
 from tests.loaders.conftest import PAD_ID, Dataset
 
 SHUFFLES = ["buffer", "global", "none"]

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from shardstream.loaders import GrainSource, Loader, Mixture, as_grain, orbax_args
 
+from shardstream.loaders import GrainSource, Loader, Mixture, as_grain, orbax_args
 from tests.loaders.conftest import Dataset
 
 

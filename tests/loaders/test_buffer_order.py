@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+
+from benchmarks.mixing import measure
 from shardstream.loaders.order.buffer import BufferOrder, geometry_for
 from shardstream.loaders.order.epochs import PADDING, num_steps
 from shardstream.shard_format.keys import chain
-
-from benchmarks.mixing import measure
 
 # num_records, batch_size, buffer_size, record_bytes
 SIZES = [

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+
 from shardstream.loaders import Loader
 from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.iterator import BatchIterator
 from shardstream.loaders.options import OrderOptions, ReadOptions
 from shardstream.loaders.shards.split import SplitSource
-
 from tests.loaders.conftest import Dataset
 
 ROOT = Path(__file__).parents[2]

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.arena import Arena
 from shardstream.loaders.fields import make_fields, need_lengths, resolve_fields, widen
-
 from tests.loaders.conftest import Dataset
 
 TOKENS = np.array([[11, 12, 13, 14, 15, 9, 9, 9], [21, 22, 23, 24, 25, 26, 27, 28]], np.uint16)

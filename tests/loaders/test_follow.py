@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from shardstream.loaders import Loader
 
+from shardstream.loaders import Loader
 from tests.loaders.conftest import PAD_ID, Dataset
 from tests.loaders.growing_stream import OPTIONS, SHARDS, GrowingStream, available, follow
 from tests.loaders.test_bad_records import damage

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from shardstream.loaders import Loader, Mixture
 from shardstream.shard_format import naming
-
 from tests.loaders.growing_stream import SHARDS, GrowingStream, available, follow
 
 

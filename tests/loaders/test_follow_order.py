@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.order.epochs import PADDING
 from shardstream.loaders.order.follow import FollowOrder
 from shardstream.shard_format.keys import chain

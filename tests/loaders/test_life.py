@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import Loader
 from shardstream.loaders.delivery import HostDelivery
 from shardstream.loaders.iterator import BatchIterator
 from shardstream.loaders.options import OrderOptions, ReadOptions
 from shardstream.loaders.shards.rows import Rows
 from shardstream.loaders.shards.split import SplitSource
-
 from tests.loaders.conftest import Dataset
 
 SHUFFLES = ["buffer", "global", "none"]

@@ -5,10 +5,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+
 from shardstream.loaders import Loader
 from shardstream.shard_format import naming
 from shardstream.shard_format.shard_file import ShardOptions
-
 from tests.loaders.conftest import PAD_ID, Dataset
 
 SHUFFLES = ["buffer", "global", "none"]

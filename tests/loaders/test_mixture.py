@@ -5,9 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import Mixture
 from shardstream.loaders.order.mixing import Schedule
-
 from tests.loaders.conftest import Dataset, build_dataset
 
 WEIGHTS = [

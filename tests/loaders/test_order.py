@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.order.epochs import (
     PADDING,
     GlobalOrder,

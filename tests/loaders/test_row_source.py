@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.iterator import BatchIterator
 from shardstream.loaders.row_source import NO_PROGRESS, HostBatches, Padding, RandomAccess, Reading
 from shardstream.loaders.shards.rows import Rows

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.shards.rows import Rows
 
 # Three tokens, then lengths: two slots in one shard, four in the other.

@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import GrainSource, Loader, Mixture, stream
 from shardstream.loaders.fields import FIELD_SETS, FIELDS, FieldName, FieldSet
 from shardstream.loaders.hub.options import FetchOptions, HubOrderOptions
@@ -17,7 +18,6 @@ from shardstream.loaders.options import BatchOptions, OrderOptions, ReadOptions
 from shardstream.sources.options import SourceOptions
 from shardstream.tokens.options import ENGINES, SPECIAL_TOKENS_IN_TEXT, TokenizerOptions
 from shardstream.tokens.packing.options import PACKINGS, PAD_SIDES, TRUNCATIONS, PackingOptions
-
 from tests.loaders.conftest import Dataset
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from shardstream.loaders import Loader
 
+from shardstream.loaders import Loader
 from tests.loaders.conftest import Dataset
 
 ORDERS = [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import Loader
 from shardstream.loaders.store.cache_entry import (
     FOLDER,
@@ -24,7 +25,6 @@ from shardstream.shard_format import naming
 from shardstream.shard_format.shard_file import ShardOptions
 from shardstream.shard_format.storage import open_directory, store_client
 from shardstream.shard_format.storage.store_client import StoreError
-
 from tests.faulty_proxy import FaultyProxy
 from tests.loaders.conftest import Dataset, build_dataset
 from tests.store_servers import StoreServer

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from shardstream.shard_format.commit_log import read_commits
 from shardstream.shard_format.provenance import read_provenance
 from shardstream.shard_format.storage import open_directory

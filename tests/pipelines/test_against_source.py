@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.against_source import compare_with_source
 from shardstream.pipelines.verify import main as verify_main
 from shardstream.shard_format.storage import open_directory
 from shardstream.sources.resolve import resolve
-
 from tests.pipeline_runs import build, parquet_flags
 
 

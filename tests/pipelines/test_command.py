@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from shardstream import __version__
 from shardstream.pipelines.command import COMMANDS
 from shardstream.pipelines.extras import missing_package
 from shardstream.pipelines.sample import SampleFiles
-
-from shardstream import __version__
 from tests.pipeline_runs import build, parquet_flags
 
 REPOSITORY = Path(__file__).parents[2]

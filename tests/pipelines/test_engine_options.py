@@ -8,9 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
 from shardstream.pipelines.job.engine_options import OF_RUNNER
 from shardstream.pipelines.job.runner_flags import runner_parser
-
 from tests.runners.engines import needs_java
 from tools.fetch_runners import fetch_job_server
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.worker import sdk_worker
+
 from shardstream.pipelines.job import failures
 from shardstream.pipelines.job.runners import run, tell_exceptions_once
 from shardstream.pipelines.preprocess import main
 from shardstream.shard_format.errors import OptionError
 from shardstream.transforms.errors import JobError
-
 from tests.pipeline_runs import needs_prism, parquet_flags
 
 RUNNERS = ["FnApiRunner", "BundleBasedDirectRunner", pytest.param("PrismRunner", marks=needs_prism)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
+
 from shardstream.pipelines.job.flags import (
     Flag,
     FlagParser,

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.pipelines.sample import SampleFiles
 from shardstream.shard_format.manifest import Manifest, read_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.loopback_hub import Hub, hub_environment
 from tests.pipeline_runs import read_documents
 

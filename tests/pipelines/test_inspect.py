@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.pipelines.inspect_dataset import describe_account, main
 from shardstream.pipelines.job.account import account_of
 from shardstream.shard_format.manifest import Manifest
 from shardstream.shard_format.storage import Directory, open_directory
-
 from tests.pipeline_runs import build, parquet_flags
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shardstream.pipelines.preprocess import main
 
+from shardstream.pipelines.preprocess import main
 from tests.pipeline_runs import parquet_flags
 from tests.real_tokenizers import minilm_directory
 

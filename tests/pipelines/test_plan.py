@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.estimate import describe_estimate, estimate
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.pipelines.preprocess import main
 from shardstream.sources.partitions import list_partitions, split_partition
-
 from tests.pipeline_runs import build, parquet_flags
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
+
 from shardstream.pipelines.verify import main as verify_main
 from shardstream.shard_format.provenance import read_provenance
 from shardstream.shard_format.storage import open_directory
-from transformers import AutoTokenizer
-
 from tests.conftest import TWELVE_DOCUMENTS
 from tests.pipeline_runs import (
     build,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.preprocess import preprocess
 from shardstream.pipelines.process import Lent, borrowed_process
-
 from tests.pipeline_runs import parquet_flags
 
 _SETTINGS = """

@@ -8,7 +8,6 @@ from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.pipelines.job.progress import Progress
 from shardstream.transforms.batch.spill import SPILLED
-
 from tests.pipeline_runs import parquet_flags
 
 

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import find_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.pipeline_runs import build, parquet_flags
 
 

@@ -3,6 +3,7 @@
 import apache_beam as beam
 import pytest
 from apache_beam.runners.worker import statesampler
+
 from shardstream.pipelines.job.runners import is_local, known_runner, run, runner_name
 from shardstream.shard_format.errors import OptionError
 

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.show_batches import main as show_batches
 from shardstream.pipelines.verify import main as verify
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import find_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.pipeline_runs import build, parquet_flags
 
 FLAGS = ["--num_shards", 3, "--validation_fraction", 0.2, "--sequence_length", 64]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.preprocess import preprocess
 from shardstream.pipelines.verify import main as verify_main
@@ -17,7 +18,6 @@ from shardstream.shard_format.provenance import read_provenance
 from shardstream.shard_format.storage import open_directory
 from shardstream.transforms.errors import JobError
 from shardstream.transforms.stream.log import StreamLog
-
 from tests.conftest import TWELVE_DOCUMENTS
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents, read_order
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.verify import main as verify_main
 from shardstream.shard_format import naming
 from shardstream.shard_format.commit_log import read_commits
@@ -12,7 +13,6 @@ from shardstream.transforms.stream import engine as stream_engine
 from shardstream.transforms.stream import read as stream_read
 from shardstream.transforms.stream.buffer import drain, draw
 from shardstream.transforms.stream.log import StreamLog
-
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
 from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.sample import SampleFiles
 from shardstream.shard_format.commit_log import read_commits
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.provenance import read_provenance
 from shardstream.shard_format.storage import open_directory
-
 from tests.loopback_hub import Hub, hub_environment
 from tests.pipeline_runs import needs_prism
 from tests.pipelines.stream_runs import FollowRun, documents_by_file, expect, put, texts

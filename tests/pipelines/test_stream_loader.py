@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.loaders import Loader
 from shardstream.shard_format.manifest import find_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.pipeline_runs import parquet_flags, read_documents
 from tests.pipelines.test_stream_rerun import SLOW, SMALL
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.pipelines.verify import main as verify_main
@@ -20,7 +21,6 @@ from shardstream.shard_format.storage import open_directory
 from shardstream.transforms.stream import publish as stream_publish
 from shardstream.transforms.stream import read as stream_read
 from shardstream.transforms.stream.log import StreamLog
-
 from tests.pipeline_runs import build, needs_prism, parquet_flags, read_documents
 
 SMALL = ["--mode", "stream", "--buffer_documents", "300", "--partition_mb", "1", "--block_kb", "16"]

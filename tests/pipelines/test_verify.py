@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.pipelines.verify import main as verify
 from shardstream.shard_format import naming
-
 from tests.pipeline_runs import build, parquet_flags
 
 SHARD = naming.shard_name("train", 1, 2)

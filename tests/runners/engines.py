@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format.commit_log import read_commits
 from shardstream.shard_format.storage import open_directory
-
 from tools.fetch_runners import missing_tools
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.verify import main as verify_main
 from shardstream.shard_format.commit_log import read_commits
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.pipeline_runs import build, parquet_flags, read_documents
 from tests.pipelines.stream_runs import documents_by_file, expect, put, texts
 from tests.runners.engines import Run, needs_java, process_flags, write_worker

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format.manifest import read_manifest
 from shardstream.shard_format.storage import open_directory
-
 from tests.pipeline_runs import build, parquet_flags
 from tests.runners.engines import Run, needs_java, process_flags, write_worker
 from tools.fetch_runners import fetch_job_server

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.commit_log import (
     Commit,

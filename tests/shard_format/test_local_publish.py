@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format.storage.local_publish import (
     PRIVATE_PATTERN,
     publishing_file,

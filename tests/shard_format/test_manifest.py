@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.manifest import Manifest, Shard, find_manifest, read_manifest
 from shardstream.shard_format.storage import open_directory

@@ -1,4 +1,5 @@
 import pytest
+
 from shardstream.shard_format.errors import OptionError
 from shardstream.shard_format.messages import first_line, require_choice
 

@@ -1,4 +1,5 @@
 import pytest
+
 from shardstream.shard_format import naming
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.checksums import find_checksums
 from shardstream.shard_format.plain_shard import PlainShard

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from shardstream.shard_format.record import (
     RecordLayout,
     decode_records,

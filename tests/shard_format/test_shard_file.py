@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.shard_format.shard_file import ShardFile, ShardOptions, digest_of, write_records
 
 

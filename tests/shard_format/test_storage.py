@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from shardstream.shard_format.storage import Directory, open_directory, store_client
 from shardstream.shard_format.storage.store_client import StoreError
-
 from tests.store_servers import StoreServer
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from shardstream.shard_format.storage import open_directory, store_client
 from shardstream.shard_format.storage.store_client import StoreError
-
 from tests.faulty_proxy import FaultyProxy
 from tests.store_servers import StoreServer
 

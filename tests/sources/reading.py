@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import datasets
+
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.partitions import list_partitions, split_partition
 from shardstream.sources.read import TextBlock, read_blocks

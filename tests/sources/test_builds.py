@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+
 from shardstream.pipelines.verify import main as verify_main
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import open_tokenizer
-
 from tests.pipeline_runs import build, read_documents
 from tests.sources.defects import DEFECTS, FORMATS, Dead, good_rows
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+
 from shardstream.sources.compressed import codec_of, open_unpacked
 from shardstream.sources.errors import PackedDataError, SourceError
 from shardstream.sources.options import SourceOptions

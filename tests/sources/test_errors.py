@@ -9,6 +9,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.sources import read
 from shardstream.sources.errors import SourceError, border, is_damage
 from shardstream.sources.options import SourceOptions
@@ -16,7 +17,6 @@ from shardstream.sources.partitions import Partition
 from shardstream.sources.read import read_blocks
 from shardstream.sources.resolve import resolve
 from shardstream.sources.rows import Fault, Lost, Rows
-
 from tests.sources.reading import outcomes
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shardstream.sources.options import SourceOptions
 
+from shardstream.sources.options import SourceOptions
 from tests.sources.defects import DEFECTS, FORMATS, OF_A_ROW, Dead, Format, good_rows
 from tests.sources.reading import outcomes, rows_of_load_dataset
 

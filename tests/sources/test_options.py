@@ -10,9 +10,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.resolve import resolve
-
 from tests.sources.reading import outcomes, texts_of
 
 PARAGRAPHS = "one\ntwo\n\n\nthree\r\n\r\nfour\n\n"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.overlap import pattern_root, refuse_overlap, visible_files
 

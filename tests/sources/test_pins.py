@@ -1,6 +1,7 @@
 """URLs: files of the hub are pinned to a commit, secrets stay out of what is shown."""
 
 import pytest
+
 from shardstream.sources.errors import SourceError
 from shardstream.sources.pins import commit_of, hub_place, pin_urls, repositories_of
 from shardstream.sources.redact import redact

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.partitions import Partition
 from shardstream.sources.read import SEGMENT_ROWS, read_blocks
 from shardstream.sources.resolve import resolve
-
 from tests.sources.reading import outcomes, read_source, rows_of_load_dataset, texts_of
 
 TEXTS = ["one", "", "zwei\nZeilen", '三, "quoted"', "x" * 5000, "last"]

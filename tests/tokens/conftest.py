@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shardstream.tokens.engines import probes
 
+from shardstream.tokens.engines import probes
 from tests import real_tokenizers
 from tests.tokens import trained_tokenizers
 

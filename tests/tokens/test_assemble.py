@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from shardstream.tokens.assemble import (
     add_special_ids,
     differing_rows,

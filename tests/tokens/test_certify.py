@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.assemble import from_lists
 from shardstream.tokens.engines import certificates, probes
 from shardstream.tokens.engines import select as select_engine
@@ -18,7 +19,6 @@ from shardstream.tokens.engines.engine import Encoded
 from shardstream.tokens.load import TokenizerError
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import Tokenizer, load_reference
-
 from tests.tokens.conftest import whole_range
 
 KEY = {"fingerprint": "f", "engine": "e", "engine_version": "1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.engines.code_points import NUM_CODE_POINTS, CodePointSet
 
 

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
 from shardstream.shard_format.errors import OptionError
 from shardstream.tokens.encode_around import encode_around
 from shardstream.tokens.engines.engine import EnginePanic, calling_library
 from shardstream.tokens.load import TokenizerError
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import open_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
-
 from tests.pipeline_runs import build, parquet_flags
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens import assemble as ids
 from shardstream.tokens.engines.engine import Encoded
 from shardstream.tokens.literals import LiteralSearch

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.engines.certify import Certificate
 from shardstream.tokens.engines.code_points import CodePointSet
 from shardstream.tokens.engines.engine import Encoded
 from shardstream.tokens.engines.exact import EncodeCounts, ExactEngine
-
 from tests.tokens.test_certify import Characters
 
 TEXTS = ["plain", "", "caf\u00e9", "a<eos>b", "<eos>\u00e9", "plain"]

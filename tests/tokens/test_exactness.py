@@ -7,11 +7,11 @@ import functools
 import numpy as np
 import pyarrow as pa
 import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from shardstream.tokens.engines import probes
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from tests.tokens.conftest import TOKENIZERS
 
 _WITHOUT_EOS = ("minilm",)

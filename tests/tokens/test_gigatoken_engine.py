@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from transformers import AutoTokenizer
+
 from shardstream.tokens.engines import gigatoken as gigatoken_engine
 from shardstream.tokens.engines.engine import EngineUnavailable, as_large_strings
 from shardstream.tokens.engines.gigatoken import GigatokenEngine
 from shardstream.tokens.fingerprint import canonical_json
-from transformers import AutoTokenizer
-
 from tests.real_tokenizers import gpt2_directory
 
 

@@ -2,6 +2,7 @@ import random
 
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.literals import LiteralSearch
 
 TOKENS = ["<|endoftext|>", "<s>", "<", "日本", "aa"]

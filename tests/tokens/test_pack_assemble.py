@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.packing import assemble as pack_assemble
 from shardstream.tokens.packing.pack import (
     Assembly,

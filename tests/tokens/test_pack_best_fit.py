@@ -4,6 +4,7 @@ import bisect
 
 import numpy as np
 import pytest
+
 from shardstream.tokens.packing.best_fit import place
 from shardstream.tokens.packing.pack import PackingOptions, PackingReport, pack, report
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from shardstream.tokens.packing.pack import PackingOptions, PackingReport, pack, report
 from shardstream.tokens.packing.report import bucket_of_length, largest_length_of
 

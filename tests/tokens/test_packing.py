@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from shardstream.tokens.packing.pack import PackingOptions, Pieces, pack, permute_sequences, report
 
 ALL_OPTIONS = [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import sentencepiece
+
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import open_tokenizer
 

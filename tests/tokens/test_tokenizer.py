@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.tokens.engines.exact import EncodeCounts
 from shardstream.tokens.load import TokenizerError, load_reference
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
-
 from tests.real_tokenizers import write_config
 from tests.tokens.conftest import TOKENIZERS
 

@@ -6,9 +6,9 @@ import ctypes
 
 import pyarrow as pa
 import pytest
-from shardstream.tokens.engines.transformers import TransformersEngine
 from transformers import AutoTokenizer
 
+from shardstream.tokens.engines.transformers import TransformersEngine
 from tests.real_tokenizers import gpt2_directory
 
 

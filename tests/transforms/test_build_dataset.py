@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 from apache_beam.metrics import MetricsFilter
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.output_state import prepare_output
 from shardstream.pipelines.job.planning import make_plan
@@ -23,7 +24,6 @@ from shardstream.transforms.commit_dataset import check_sums
 from shardstream.transforms.errors import JobError, job_error_message
 from shardstream.transforms.shard_documents import ShardDocuments, SpillJobError
 from shardstream.transforms.token_blocks import join_blocks
-
 from tests.pipeline_runs import build, parquet_flags
 
 

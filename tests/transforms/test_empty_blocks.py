@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.shard_format.storage import open_directory
 from shardstream.sources.read import DeadLetter, TextBlock
 from shardstream.tokens.options import TokenizerOptions
@@ -18,7 +19,6 @@ from shardstream.transforms.scatter import scatter_block
 from shardstream.transforms.shard_documents import BufferPool, FileRange, reading
 from shardstream.transforms.stream.buffer import ShuffleBuffer, drain
 from shardstream.transforms.token_blocks import TokenBlock, join_blocks, tokenize_blocks
-
 from tests.transforms.test_stream_buffer import make_plan
 
 # Documents and dead letters of each of three blocks, in every order.

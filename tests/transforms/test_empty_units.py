@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.shard_format.manifest import read_manifest
@@ -14,7 +15,6 @@ from shardstream.shard_format.storage import open_directory
 from shardstream.shard_format.verify import verify
 from shardstream.transforms.scatter import scatter_block
 from shardstream.transforms.token_blocks import SCHEMA, document_lengths, join_blocks
-
 from tests.pipeline_runs import build, needs_prism, read_documents
 
 # What a file holds: rows of text, only nulls, only texts without a token, no row at all.

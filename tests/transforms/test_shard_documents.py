@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.shard_format.storage import open_directory
 from shardstream.transforms.batch.spill import SpillFile, read_index, write_spill
 from shardstream.transforms.shard_documents import (

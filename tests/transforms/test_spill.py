@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from shardstream.pipelines.job.options import parse_options
 from shardstream.pipelines.job.planning import make_plan
 from shardstream.shard_format import naming
@@ -16,7 +17,6 @@ from shardstream.transforms.batch.spill_limit import SpillLimit
 from shardstream.transforms.plan import BuildPlan
 from shardstream.transforms.threads import shared_executor
 from shardstream.transforms.token_blocks import tokenize_blocks
-
 from tests.pipeline_runs import build, parquet_flags
 
 _MB = 1 << 20

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.shard_format import keys
 from shardstream.shard_format.shard_file import ShardOptions
 from shardstream.sources.options import SourceOptions

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.sources.read import TextBlock
 from shardstream.tokens.options import TokenizerOptions
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer

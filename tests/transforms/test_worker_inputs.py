@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from shardstream.transforms.worker_inputs import MAX_INLINE_DATA_FILES
 
+from shardstream.transforms.worker_inputs import MAX_INLINE_DATA_FILES
 from tests.pipeline_runs import build, parquet_flags, read_documents
 
 

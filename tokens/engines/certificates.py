@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
 from shardstream.shard_format.storage.local_publish import publishing_file
 from shardstream.tokens.engines.certify import Certificate
 from shardstream.tokens.engines.code_points import NUM_CODE_POINTS, CodePointSet

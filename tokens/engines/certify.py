@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.assemble import differing_rows
 from shardstream.tokens.engines import probes
 from shardstream.tokens.engines.code_points import CodePointSet

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 
 NUM_CODE_POINTS = 0x110000

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.assemble import differing_rows, merge_rows, take_rows
 from shardstream.tokens.engines.certify import Certificate, unsafe_rows
 from shardstream.tokens.engines.engine import Encoded, Engine

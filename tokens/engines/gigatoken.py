@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.tokens.arrow_buffers import value_bytes, value_offsets
 from shardstream.tokens.engines.engine import Encoded, EngineUnavailable, calling_library
 from shardstream.tokens.process_memory import resident_bytes

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import tokenizers
 import transformers
+
 from shardstream.tokens.engines.certificates import certificate_for
 from shardstream.tokens.engines.certify import Certificate, certify
 from shardstream.tokens.engines.engine import Engine, EngineUnavailable

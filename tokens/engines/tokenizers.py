@@ -11,6 +11,7 @@ import json
 
 import pyarrow as pa
 import tokenizers
+
 from shardstream.tokens.assemble import from_lists
 from shardstream.tokens.engines.engine import Encoded, EngineUnavailable, calling_library
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import transformers
+
 from shardstream.tokens.assemble import from_lists
 from shardstream.tokens.engines.engine import Encoded, calling_library
 

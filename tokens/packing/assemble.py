@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from shardstream.shard_format.record import RecordLayout, slots_for
 from shardstream.tokens.arrow_buffers import offsets_of
 from shardstream.tokens.packing.options import PackingOptions

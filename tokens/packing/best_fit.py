@@ -23,6 +23,7 @@ smallest.
 from __future__ import annotations
 
 import numpy as np
+
 from shardstream.shard_format.record import slots_for
 from shardstream.tokens.packing.pieces import (
     Pieces,

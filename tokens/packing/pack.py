@@ -16,6 +16,7 @@ afterwards (`permute_sequences`), as the pipeline does for every packing.
 from __future__ import annotations
 
 import numpy as np
+
 from shardstream.tokens.packing.assemble import Assembly, assemble
 from shardstream.tokens.packing.best_fit import best_fit
 from shardstream.tokens.packing.options import PackingOptions

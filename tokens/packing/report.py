@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+
 from shardstream.tokens.packing.options import PackingOptions
 from shardstream.tokens.packing.pieces import Pieces
 

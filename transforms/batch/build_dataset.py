@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin
+
 from shardstream.transforms.batch.spill_partitions import SpillPartitions
 from shardstream.transforms.batch.write_shards import WriteShards
 from shardstream.transforms.commit_dataset import CommitDataset

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format.storage import Directory
 from shardstream.sources.partitions import Partition
 from shardstream.sources.read import DeadLetter

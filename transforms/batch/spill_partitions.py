@@ -8,6 +8,7 @@ from typing import Any
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
+
 from shardstream.sources.partitions import Partition
 from shardstream.sources.read import DeadLetter
 from shardstream.transforms.batch import worker

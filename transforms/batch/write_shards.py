@@ -10,6 +10,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsList, AsSingleton
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
+
 from shardstream.transforms.batch import worker
 from shardstream.transforms.batch.build_shard import build_from_pieces, fetching
 from shardstream.transforms.batch.spill import SpillFile, read_index

@@ -11,6 +11,7 @@ Functions on record batches: the worker's lane and the engine's keyed state call
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format import keys
 from shardstream.transforms.scatter import document_ids
 from shardstream.transforms.stream.plan import DRAW_DIVISOR, RAMP_DRAWS, StreamPlan

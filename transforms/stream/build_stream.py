@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import AsSingleton, PBegin
+
 from shardstream.transforms.list_partitions import ListPartitions
 from shardstream.transforms.stream.complete import complete_stream
 from shardstream.transforms.stream.discover import DiscoverPartitions

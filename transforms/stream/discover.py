@@ -24,6 +24,7 @@ from apache_beam.runners.sdf_utils import RestrictionTrackerView
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
+
 from shardstream.sources.partitions import Partition, list_partitions, split_partition
 from shardstream.sources.resolve import SourceFile
 from shardstream.transforms.hub_token import use_hub_token

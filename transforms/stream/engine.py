@@ -51,6 +51,7 @@ from apache_beam.transforms.userstate import (
 )
 from apache_beam.transforms.window import BoundedWindow
 from apache_beam.utils.timestamp import Timestamp
+
 from shardstream.shard_format import keys
 from shardstream.shard_format.commit_log import PartitionRead, ShardCommit
 from shardstream.shard_format.provenance import read_provenance

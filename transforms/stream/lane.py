@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pyarrow as pa
+
 from shardstream.shard_format.commit_log import PartitionRead, ShardCommit
 from shardstream.sources.partitions import Partition
 from shardstream.sources.resolve import resolve

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
+
 from shardstream.shard_format.commit_log import (
     Commit,
     FollowedFile,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format import keys
 from shardstream.shard_format.manifest import Manifest
 from shardstream.transforms.plan import TRAIN, VALIDATION, BuildPlan

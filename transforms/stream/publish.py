@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 import pyarrow as pa
+
 from shardstream.shard_format import naming
 from shardstream.shard_format.commit_log import PartitionRead, ShardCommit
 from shardstream.shard_format.manifest import Shard

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pyarrow as pa
+
 from shardstream.shard_format import keys, naming
 from shardstream.shard_format.commit_log import PartitionRead
 from shardstream.sources.partitions import Partition, list_partitions, split_partition

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shardstream.loaders.hub.stream import HubStream
 
 from shardstream import loaders
+from shardstream.loaders.hub.stream import HubStream
 
 NUM_FILES = 6
 ROWS_PER_FILE = 400

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.loaders.hub.cache import TokenCache, TokenizedRows
 
 KEYS = ["a" * 32, "b" * 32]

@@ -4,6 +4,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+
 from shardstream.loaders.hub.buffer import RollingBuffer
 from shardstream.loaders.hub.feed import Checkpoint
 from shardstream.loaders.hub.order import ShareOrder

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from shardstream.loaders.fields import FIELD_SETS
 
 from shardstream import loaders
+from shardstream.loaders.fields import FIELD_SETS
 from tests.loaders.hub.conftest import DEAD_ROWS, Streams, all_documents, document
 
 Same = Callable[..., None]

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from shardstream.loaders.hub.units import UNIT_SEQUENCES, Documents, Packer, Unit
 from shardstream.tokens.packing.options import PackingOptions
 
