@@ -5,6 +5,7 @@ _EXTRAS = {
     "apache_beam": "pipeline",
     "awkward": "pipeline",
     "datasets": "pipeline",
+    "filelock": "pipeline",
     "fsspec": "pipeline",
     "gigatoken": "pipeline",
     "tokenizers": "pipeline",

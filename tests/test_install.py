@@ -59,7 +59,7 @@ def _modules() -> set[str]:
         for room in ROOMS
         for path in (REPOSITORY / room).rglob("*.py")
     }
-    return files | {"shardstream/__init__.py", "shardstream/py.typed"}
+    return files | {f"shardstream/{name}" for name in ("__init__.py", "__main__.py", "py.typed")}
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ WORKER_PACKAGES = {
     "array-record": "",
     "awkward": "",
     "datasets": "",
+    "filelock": "",
     "fsspec": "[http]",
     "gigatoken": "",
     "jax": "",
