@@ -49,7 +49,7 @@ and `shardstream verify` checks that every record is there and whole.
 {table}
 
 ```python
-from shardstream import Loader  # pip install shardstream
+from shardstream import Loader
 
 for batch in Loader("this directory", batch_size=64, seed=0):
     batch["tokens"]  # int32[64, {manifest.sequence_length}]

@@ -11,6 +11,7 @@ its text, others as the text of a traceback. So a type is known by its qualified
 
 import builtins
 import contextlib
+import os
 import re
 import sys
 import traceback
@@ -85,6 +86,9 @@ def guarded(command: str, body: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         return report(error, command)
 
