@@ -15,7 +15,7 @@ from datasets.packaged_modules.csv.csv import CsvConfig
 
 from shardstream.sources.csv_types import with_types
 from shardstream.sources.errors import first_line
-from shardstream.sources.open_files import members_of, open_stream
+from shardstream.sources.open_files import listed_size, members_of, open_stream
 from shardstream.sources.rows import AnyValue, Fault, Lost, Rows, missing_columns, pick, rows_after
 from shardstream.sources.spec import ReadSpec, SourceFile
 
@@ -58,7 +58,7 @@ def read_csv(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
         num_rows, problem = 0, None
         for attempt in _ATTEMPTS:
             try:
-                with open_stream(member) as stream:
+                with open_stream(member, num_bytes=listed_size(member, file)) as stream:
                     single_from = num_rows if attempt.is_single else None
                     frames = _read_frames(stream, spec, attempt, single_from)
                     frames = with_types(frames, spec, _settings_of(spec))

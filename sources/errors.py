@@ -28,8 +28,12 @@ def first_line(error: object) -> str:
     return lines[0].strip() if lines and lines[0].strip() else type(error).__name__
 
 
-class PackedDataError(EOFError):
-    """Compressed data end too early or are damaged; how much is missing can't be known."""
+class EndsTooEarlyError(EOFError):
+    """A file ends before the place where it should; how much is missing can't be known."""
+
+
+class PackedDataError(EndsTooEarlyError):
+    """Compressed data end too early or are damaged."""
 
 
 @contextlib.contextmanager
@@ -47,7 +51,7 @@ def border(where: str, advice: str) -> Iterator[None]:
     except Exception as error:
         kind = (
             ""
-            if isinstance(error, ValueError | OSError | PackedDataError)
+            if isinstance(error, ValueError | OSError | EndsTooEarlyError)
             else f"{type(error).__name__}: "
         )
         cause = error.__cause__ or error

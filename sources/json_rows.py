@@ -9,7 +9,7 @@ from datasets.utils.json import ujson_dumps, ujson_loads
 
 from shardstream.sources.errors import SourceError, first_line
 from shardstream.sources.json_lines import Line, parse_chunk, parse_line, rows_of
-from shardstream.sources.open_files import LineReader, members_of, open_stream
+from shardstream.sources.open_files import LineReader, listed_size, members_of, open_stream
 from shardstream.sources.other_rows import read_with_datasets
 from shardstream.sources.rows import Fault, Lost, Rows
 from shardstream.sources.spec import ReadSpec, SourceFile
@@ -30,7 +30,7 @@ def read_json(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
     chunk_bytes = int(config.get("chunksize") or _CHUNK_BYTES)
     limit = _LINE_BYTES_PER_TEXT_BYTE * spec.max_document_bytes
     for member in members_of(file.url):
-        with open_stream(member) as stream:
+        with open_stream(member, num_bytes=listed_size(member, file)) as stream:
             reader, is_first = LineReader(stream, limit), True
             while True:
                 chunk, oversize = reader.read_chunk(chunk_bytes)

@@ -4,6 +4,7 @@ A zip archive is read member by member; other archives and plain files are one s
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import IO, cast
 
@@ -11,15 +12,56 @@ from datasets import DownloadConfig
 from datasets.download.streaming_download_manager import StreamingDownloadManager
 from datasets.utils.file_utils import xopen
 
+from shardstream.sources.errors import EndsTooEarlyError
+from shardstream.sources.spec import SourceFile
+
 _CHUNK_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
-def open_stream(url: str, *, unpack: bool = True) -> Iterator[IO[bytes]]:
-    """Opens one file or archive member, decompressed unless told otherwise."""
+def open_stream(
+    url: str, *, unpack: bool = True, num_bytes: int | None = None
+) -> Iterator[IO[bytes]]:
+    """Opens one file or archive member, decompressed unless told otherwise.
+
+    Args:
+        url: of the file or member.
+        unpack: decompress what is compressed.
+        num_bytes: size of the file as it was listed; a plain file that ends before is refused, as
+            a compressed one is by its own format. None where that isn't known.
+    """
     path = StreamingDownloadManager().extract(url) if unpack else url
     with xopen(path, "rb", download_config=DownloadConfig()) as stream:
-        yield cast(IO[bytes], stream)
+        if path == url and num_bytes is not None:
+            yield io.BufferedReader(_ToTheEnd(cast(IO[bytes], stream), num_bytes), _CHUNK_BYTES)
+        else:
+            yield cast(IO[bytes], stream)
+
+
+class _ToTheEnd(io.RawIOBase):
+    """Reads a stream, and raises where it ends too early: a body cut short, a file replaced."""
+
+    def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
+        self._stream = stream
+        self._num_bytes = num_bytes
+        self._num_read = 0
+
+    def readable(self) -> bool:
+        """Says yes."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fills a buffer from the stream; returns how far."""
+        view = memoryview(buffer).cast("B")
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        self._num_read += len(data)
+        if not data and len(view) and self._num_read < self._num_bytes:
+            raise EndsTooEarlyError(
+                f"ends after {self._num_read} bytes, expected the {self._num_bytes} that it was "
+                "listed with: the file was replaced, or its transfer was cut short"
+            )
+        return len(data)
 
 
 def members_of(url: str) -> Iterator[str]:
@@ -32,6 +74,11 @@ def members_of(url: str) -> Iterator[str]:
         yield from manager.iter_files(unpacked)
     else:
         yield url
+
+
+def listed_size(member: str, file: SourceFile) -> int | None:
+    """Returns the size that a member must have; None where it is not the file itself."""
+    return file.bytes if member == file.url else None
 
 
 class LineReader:

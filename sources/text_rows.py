@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from shardstream.sources.errors import SourceError
-from shardstream.sources.open_files import LineReader, members_of, open_stream
+from shardstream.sources.open_files import LineReader, listed_size, members_of, open_stream
 from shardstream.sources.rows import Lost, Rows
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.texts import too_large
@@ -28,7 +28,7 @@ def read_text(file: SourceFile, spec: ReadSpec) -> Iterator[Rows | Lost]:
             "--reader_option."
         )
     for member in members_of(file.url):
-        with open_stream(member) as stream:
+        with open_stream(member, num_bytes=listed_size(member, file)) as stream:
             if sample_by == "line" and is_plain:
                 yield from _read_lines(LineReader(stream, spec.max_document_bytes), spec, config)
                 continue

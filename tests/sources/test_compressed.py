@@ -141,3 +141,34 @@ def test_source_of_several_frames_is_read_whole_or_refused_by_name(
         url = put(f"cut-{number}", _cut(frames, where))
         with pytest.raises(SourceError, match=f"{transport}-cut-{number}"):
             _read(url)
+
+
+_PLAIN = {
+    "text": lambda count: _lines(0, count),
+    "json": lambda count: b"".join(b'{"text": "line %d"}\n' % i for i in range(count)),
+    "csv": lambda count: b"text,n\n" + b"".join(b"line %d,1\n" % i for i in range(count)),
+}
+
+
+@pytest.mark.parametrize("module", _PLAIN)
+@pytest.mark.parametrize("place", ["local", "http"])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.999])
+def test_plain_file_shorter_than_it_was_listed_is_refused(
+    tmp_path: Path, module: str, place: str, left: float, request: pytest.FixtureRequest
+) -> None:
+    data = _PLAIN[module](3000)
+    path = tmp_path / f"file.{'jsonl' if module == 'json' else module}"
+    path.write_bytes(data)
+    url = str(path)
+    if place == "http":
+        server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        request.addfinalizer(server.shutdown)
+        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+    source = resolve(SourceOptions(dataset=module, data_files=(url,)))
+    path.write_bytes(data[: int(len(data) * left)])
+    partitions = list_partitions(source.files, source.read_spec)
+    with pytest.raises(SourceError, match=rf"{path.name}.*ends after .* bytes, expected"):
+        list(itertools.chain.from_iterable(read_blocks(p, source.read_spec) for p in partitions))
