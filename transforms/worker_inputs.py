@@ -5,15 +5,14 @@ tokenizer in a directory of the submitter's machine exists on no worker, and a t
 better not ask the hub for one. Both are files beside the dataset; the graph names them.
 """
 
-import contextlib
 import dataclasses
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
 from shardstream.shard_format import naming
+from shardstream.shard_format.storage.local_publish import publishing_folder
 from shardstream.sources.options import SourceOptions
 from shardstream.tokens.engines.certificates import cache_directory
 from shardstream.tokens.tokenizer import Tokenizer, open_tokenizer
@@ -65,13 +64,9 @@ def _copy_tokenizer(plan: BuildPlan) -> Path:
     copy = cache_directory() / "tokenizers" / plan.fingerprint[:32]
     if copy.is_dir():
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(dir=copy.parent))
-    try:
-        with plan.directory.fetching(naming.TOKENIZER_DIRECTORY) as folder:
-            shutil.copytree(folder, private, dirs_exist_ok=True)
-        with contextlib.suppress(OSError):  # another process was first
-            private.rename(copy)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
+    with (
+        plan.directory.fetching(naming.TOKENIZER_DIRECTORY) as folder,
+        publishing_folder(copy) as private,
+    ):
+        shutil.copytree(folder, private, dirs_exist_ok=True)
     return copy

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from shardstream.shard_format.storage.local_publish import publishing_file
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -234,9 +236,8 @@ def _lock_of(path: Path) -> "BaseFileLock":
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file that is either whole or not there."""
-    temporary = _private_name(path)
-    temporary.write_text(text)
-    temporary.replace(path)
+    with publishing_file(path) as private:
+        private.write_text(text)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,11 +1,9 @@
 """An open stream: tokenizer, source, cache, the fingerprint of all three, and each share's plan."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from shardstream.loaders.hub.order import ShareOrder
 from shardstream.loaders.hub.share import SharePlan
 from shardstream.loaders.hub.units import UNIT_SEQUENCES, Packer, Unit
 from shardstream.shard_format.record import token_dtype_for
+from shardstream.shard_format.storage.local_publish import publishing_folder
 from shardstream.tokens.options import TokenizerOptions
 
 if TYPE_CHECKING:
@@ -170,15 +169,14 @@ def _kept_tokenizer(options: TokenizerOptions, cache_dir: Path | None) -> Tokeni
     """Returns the options of the same tokenizer in the cache; puts it there the first time."""
     from shardstream.tokens.load import load_reference
 
-    if cache_dir is None or Path(options.tokenizer).expanduser().is_dir():
+    is_named = options.trust_remote_code or Path(options.tokenizer).expanduser().is_dir()
+    if cache_dir is None or is_named:
         return options
-    name = hash_of([options.tokenizer, options.revision])
+    name = hash_of([options.tokenizer, options.revision, *options.tokenizer_override])
     kept = cache_dir / "shardstream-tokens" / "tokenizers" / name
     if not kept.is_dir():
-        incoming = kept.with_name(f".{name}.{os.getpid()}.incoming")
-        load_reference(options).save_pretrained(incoming)
-        with contextlib.suppress(OSError):  # another process was quicker
-            incoming.rename(kept)
+        with publishing_folder(kept) as private:
+            load_reference(options).save_pretrained(private)
     return dataclasses.replace(options, tokenizer=str(kept), revision=None)
 
 
