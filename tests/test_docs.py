@@ -183,7 +183,7 @@ def test_modules_that_are_run_exist_and_know_their_flags(document: Document) -> 
 
 
 def test_commands_exist_and_know_their_flags(document: Document) -> None:
-    command = pytest.importorskip("shardstream.pipelines.command")
+    from shardstream.pipelines import command
     from shardstream.pipelines.job.options import make_parser
     from shardstream.pipelines.job.runner_flags import check_flags
 
@@ -199,11 +199,12 @@ def test_commands_exist_and_know_their_flags(document: Document) -> None:
 
 
 def test_flags_in_prose_exist(document: Document) -> None:
-    pytest.importorskip("shardstream.pipelines.command")
     from shardstream.pipelines.job.options import make_parser
     from shardstream.pipelines.job.runner_flags import runner_parser
+    from shardstream.pipelines.verify import make_parser as make_verify_parser
 
     known = {*make_parser().names, *runner_parser(["--runner=PortableRunner"]).names}
+    known |= {*make_verify_parser().names}
     of_benchmarks = sources_of("benchmarks")
     for span in document.spans:
         if span.startswith("--"):
