@@ -107,7 +107,8 @@ def main() -> None:
         file = root / "hub" / "datasets" / _REPOSITORY / "sample/10BT/000_00000.parquet"
         print(
             f"{_FILES} files of {_ROW_GROUPS} row groups, "
-            f"{_ROW_GROUPS * _ROWS * _TEXT_BYTES / 1e9:.1f} GB of text and {file.stat().st_size / 1e6:.0f} MB on disk each"
+            f"{_ROW_GROUPS * _ROWS * _TEXT_BYTES / 1e9:.1f} GB of text and "
+            f"{file.stat().st_size / 1e6:.0f} MB on disk each"
         )
         source = ["--dataset", _REPOSITORY, "--config", "sample-10BT", "--tokenizer", tokenizer]
         commands = {"plan, all of it": ["plan", *source]}
