@@ -51,12 +51,13 @@ TWELVE_DOCUMENTS = [
 
 
 @pytest.fixture
-def twelve_documents(tmp_path: Path) -> list[str]:
+def twelve_documents(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two parquet files with 5 and 7 documents in row groups of 2, beside columns nobody wants."""
+    folder = tmp_path_factory.mktemp("twelve")
     paths = []
     for index, texts in enumerate((TWELVE_DOCUMENTS[:5], TWELVE_DOCUMENTS[5:])):
         table = pa.table({"id": range(len(texts)), "text": texts, "url": ["u"] * len(texts)})
-        path = tmp_path / f"part-{index}.parquet"
+        path = folder / f"part-{index}.parquet"
         pq.write_table(table, path, row_group_size=2)
         paths.append(str(path))
     return paths
