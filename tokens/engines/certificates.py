@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from shardstream.shard_format.storage.local_publish import publishing_file
 from shardstream.tokens.engines.certify import Certificate
@@ -100,15 +101,14 @@ def _write(path: Path, key: dict[str, str], certificate: Certificate) -> None:
 @contextlib.contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """Holds a lock file while a certificate is made; the system frees it if the holder dies."""
+    lock = FileLock(path.with_suffix(".lock"))
     try:
-        import fcntl
-
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_suffix(".lock"), "wb")  # noqa: SIM115, closed below
-    except (ImportError, OSError):
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a file system without locks, or read-only: made twice
         yield
         return
-    with lock:
-        with contextlib.suppress(OSError):  # a file system without locks: make it twice
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
