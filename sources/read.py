@@ -54,10 +54,10 @@ class TextBlock(NamedTuple):
     """Documents read together.
 
     `texts` is large_string[n] without nulls; document i is row `rows[i]` (int64[n]) of file
-    `partition`; `num_read` counts the dead letters too.
+    `file_index`; `num_read` counts the dead letters too.
     """
 
-    partition: int
+    file_index: int
     rows: np.ndarray
     texts: pa.LargeStringArray
     dead_letters: list[DeadLetter]
@@ -204,23 +204,23 @@ def _cuts(table: pa.Table, block_bytes: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, table.num_rows)
 
 
-def _text_block(run: Rows, partition: int, first_row: int, spec: ReadSpec) -> TextBlock:
+def _text_block(run: Rows, file_index: int, first_row: int, spec: ReadSpec) -> TextBlock:
     rows = np.arange(first_row, first_row + run.num_rows, dtype=np.int64)
     texts, faults = join_texts(run, spec)
     dead = [
-        DeadLetter(partition=partition, row=first_row + i, **fault._asdict())
+        DeadLetter(file_index=file_index, row=first_row + i, **fault._asdict())
         for i, fault in sorted(faults.items())
     ]
     if dead:
         keep = np.ones(len(rows), bool)
         keep[list(faults)] = False
         rows, texts = rows[keep], texts.filter(pa.array(keep))
-    return TextBlock(partition, rows, texts, dead, run.num_rows)
+    return TextBlock(file_index, rows, texts, dead, run.num_rows)
 
 
-def _lost_block(run: Lost, partition: int, first_row: int) -> TextBlock:
+def _lost_block(run: Lost, file_index: int, first_row: int) -> TextBlock:
     letter = DeadLetter(
-        partition=partition, row=first_row, num_rows=run.num_rows, **run.fault._asdict()
+        file_index=file_index, row=first_row, num_rows=run.num_rows, **run.fault._asdict()
     )
     texts = pa.array([], pa.large_string())
-    return TextBlock(partition, np.zeros(0, np.int64), texts, [letter], run.num_rows)
+    return TextBlock(file_index, np.zeros(0, np.int64), texts, [letter], run.num_rows)

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -68,7 +68,7 @@ class DeadLetter:
     """A document that can't become tokens, and why; or a run of them with one reason.
 
     Attributes:
-        partition: index of its file.
+        file_index: of its file in the source.
         row: row in the file, the first of a run.
         reason: a code: "null_text", "not_a_string", "invalid_utf8", "invalid_row", "too_large",
             "unreadable", "tokenizer_error".
@@ -77,7 +77,7 @@ class DeadLetter:
         num_rows: of the run.
     """
 
-    partition: int
+    file_index: int
     row: int
     reason: str
     message: str
@@ -86,10 +86,17 @@ class DeadLetter:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as they are written to a file; a single row has no `num_rows`."""
-        fields = dataclasses.asdict(self)
+        fields = {"partition": self.file_index, **dataclasses.asdict(self)}
+        del fields["file_index"]
         if self.num_rows == 1:
             del fields["num_rows"]
         return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Returns the letter that `as_dict` wrote."""
+        others = {name: value for name, value in fields.items() if name != "partition"}
+        return cls(file_index=fields["partition"], **others)
 
 
 def count_by_reason(letters: Iterable[DeadLetter]) -> dict[str, int]:

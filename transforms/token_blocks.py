@@ -62,12 +62,12 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
     """Tokenizes one block; documents that the tokenizer can't take become dead letters."""
     dead = list(block.dead_letters)
     rows, texts = block.rows, block.texts
-    audit = audited_rows(tokenizer, seed=seed, file_index=block.partition, rows=rows)
+    audit = audited_rows(tokenizer, seed=seed, file_index=block.file_index, rows=rows)
     encoded, encode_counts, keep, errors = encode_around(tokenizer, texts, audit)
     if errors:
         dead += [_poison(block, i, error) for i, error in errors.items()]
         rows, texts = rows[keep], texts.filter(pa.array(keep))
-    batch = to_batch(block.partition, rows, encoded, tokenizer.token_dtype)
+    batch = to_batch(block.file_index, rows, encoded, tokenizer.token_dtype)
     counts = Counter(
         documents_read=block.num_read,
         documents_tokenized=len(rows),
@@ -81,7 +81,7 @@ def tokenize_block(block: TextBlock, tokenizer: Tokenizer, *, seed: int) -> Toke
             counts[name] += value
     # Few by nature: an engine that differs twice is switched off. The manifest names them.
     for i in encode_counts.audit_difference_rows:
-        counts[f"audit_difference/{block.partition}:{rows[i]}"] += 1
+        counts[f"audit_difference/{block.file_index}:{rows[i]}"] += 1
     return TokenBlock(batch, dead, counts)
 
 
@@ -96,7 +96,7 @@ def to_batch(
 
 def _poison(block: TextBlock, i: int, error: Exception) -> DeadLetter:
     return DeadLetter(
-        partition=block.partition,
+        file_index=block.file_index,
         row=int(block.rows[i]),
         reason="tokenizer_error",
         message=f"{type(error).__name__}: {error}",

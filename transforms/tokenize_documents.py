@@ -42,7 +42,7 @@ class PartitionDoFn(beam.DoFn):
         yield TaggedOutput(COUNTS, dict(counts))
         by_file: dict[int, list] = {}
         for letter in dead_letters:
-            by_file.setdefault(letter.partition, []).append(letter)
+            by_file.setdefault(letter.file_index, []).append(letter)
         for item in by_file.items():
             yield TaggedOutput(DEAD_LETTERS, item)
 

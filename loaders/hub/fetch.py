@@ -159,7 +159,7 @@ class Fetcher:
         for letter in text.dead_letters:
             lost = range(letter.row, letter.row + letter.num_rows)
             dead.setdefault(letter.reason, []).extend(lost)
-        audit = audited_rows(tokenizer, seed=self.seed, file_index=text.partition, rows=rows)
+        audit = audited_rows(tokenizer, seed=self.seed, file_index=text.file_index, rows=rows)
         with self.encoding:
             encoded, _, keep, errors = encode_around(tokenizer, text.texts, audit)
         if errors:

@@ -133,9 +133,9 @@ def _open_tokenizer(manifest: Manifest, folder: str) -> Tokenizer:
     return tokenizer
 
 
-def _numbers(partition: np.ndarray, row: np.ndarray) -> np.ndarray:
+def _numbers(file_index: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Returns int64[n], a number for each document, ascending by file and row."""
-    return (partition.astype(np.int64) << _ROW_BITS) | row.astype(np.int64)
+    return (file_index.astype(np.int64) << _ROW_BITS) | row.astype(np.int64)
 
 
 def _documents_of(directory: Directory, manifest: Manifest) -> np.ndarray:
@@ -218,7 +218,7 @@ def _compare_block(
     pieces: Pieces,
     seen: set[int],
 ) -> Iterator[str]:
-    numbers = _numbers(np.full(len(block.rows), block.partition), block.rows)
+    numbers = _numbers(np.full(len(block.rows), block.file_index), block.rows)
     mask = np.isin(numbers, wanted)
     if not mask.any():
         return
@@ -230,7 +230,7 @@ def _compare_block(
             if not _is_piece(ids, expected[start : start + len(ids)], manifest):
                 row = number & ((1 << _ROW_BITS) - 1)
                 yield (
-                    f"document {row} of partition {block.partition}: tokens {start} to "
+                    f"document {row} of file {block.file_index}: tokens {start} to "
                     f"{start + len(ids) - 1} are not those of its text"
                 )
                 break
@@ -247,5 +247,5 @@ def _is_piece(found: np.ndarray, expected: np.ndarray, manifest: Manifest) -> bo
 
 
 def _name(source: Source, number: int) -> str:
-    partition, row = number >> _ROW_BITS, number & ((1 << _ROW_BITS) - 1)
-    return f"document {row} of partition {partition} (of {len(source.files)} files)"
+    file_index, row = number >> _ROW_BITS, number & ((1 << _ROW_BITS) - 1)
+    return f"document {row} of file {file_index} (of {len(source.files)} files)"

@@ -53,7 +53,7 @@ def test_what_differs_is_named(
     source.write_text("\n".join(lines))
     resolve.cache_clear()
     assert verify_main(asked) == 1
-    assert "document 4321 of partition 0: tokens 0 to" in capsys.readouterr().out
+    assert "document 4321 of file 0: tokens 0 to" in capsys.readouterr().out
 
 
 def test_another_source_is_refused(

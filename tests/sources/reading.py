@@ -34,10 +34,10 @@ def outcomes(options: SourceOptions, **how: int) -> dict[tuple[int, int], tuple[
     for block in read_source(options, **how):
         before = len(found)
         for row, text in zip(block.rows.tolist(), block.texts.to_pylist(), strict=True):
-            found[block.partition, row] = ("text", text)
+            found[block.file_index, row] = ("text", text)
         for letter in block.dead_letters:
             for row in range(letter.row, letter.row + letter.num_rows):
-                found[block.partition, row] = ("dead", letter.reason)
+                found[block.file_index, row] = ("dead", letter.reason)
         assert len(found) - before == block.num_read
     return found
 

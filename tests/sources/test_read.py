@@ -90,7 +90,7 @@ def test_partitions_hold_each_document_of_the_window_once(
         _write_parquet(tmp_path / f"{index}.parquet")
     options = SourceOptions(dataset=str(tmp_path), skip_documents=skip, max_documents=take)
     found = [
-        (block.partition, row)
+        (block.file_index, row)
         for block in read_source(options, partition_bytes)
         for row in block.rows.tolist()
     ]
@@ -212,7 +212,7 @@ def test_file_without_the_column_has_one_letter_a_row_group(tmp_path: Path) -> N
     pq.write_table(pa.table({"body": ["b"] * 7}), tmp_path / "b.parquet", row_group_size=4)
     _, first, second = read_source(SourceOptions(dataset=str(tmp_path)))
     (letter,) = first.dead_letters
-    assert (letter.partition, letter.row, letter.num_rows, letter.reason) == (1, 0, 4, "null_text")
+    assert (letter.file_index, letter.row, letter.num_rows, letter.reason) == (1, 0, 4, "null_text")
     assert letter.message == "the file has no column 'text'; its columns: body"
     assert letter.as_dict()["num_rows"] == 4
     assert (second.num_read, second.dead_letters[0].row) == (3, 4)

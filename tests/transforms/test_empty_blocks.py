@@ -38,7 +38,7 @@ def _text_blocks(order: tuple[str, ...]) -> list[TextBlock]:
         good, dead = _SHAPES[shape]
         rows = np.arange(row, row + good, dtype=np.int64)
         letters = [
-            DeadLetter(partition=0, row=row + good + i, reason="null_text", message="", preview="")
+            DeadLetter(file_index=0, row=row + good + i, reason="null_text", message="", preview="")
             for i in range(dead)
         ]
         texts = pa.array([f"text {i}" for i in rows.tolist()], pa.large_string())

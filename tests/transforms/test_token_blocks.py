@@ -47,7 +47,7 @@ def test_tokenize_block_isolates_poison(
     monkeypatch.setattr(Tokenizer, "encode_counted", encode_counted)
     block = tokenize_block(_block(["a", "poison 1", "b", "poison 2"]), tokenizer, seed=0)
     assert block.batch["row"].to_pylist() == [100, 102]
-    assert [(d.partition, d.row, d.reason) for d in block.dead_letters] == [
+    assert [(d.file_index, d.row, d.reason) for d in block.dead_letters] == [
         (3, 101, "tokenizer_error"),
         (3, 103, "tokenizer_error"),
     ]

@@ -14,7 +14,6 @@ local disk takes back the ranges of a finished shard, so that the room of spille
 over to the shards, together with the pages of memory in which both are cached.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -110,7 +109,7 @@ def spill_partition(
     flush()
     return {
         "counts": dict(counts),
-        "dead_letters": [dataclasses.asdict(letter) for letter in dead_letters],
+        "dead_letters": [letter.as_dict() for letter in dead_letters],
         "files": files,
     }
 

@@ -77,5 +77,5 @@ class SpillPartitions(PartitionDoFn):
     def _outputs(self, done: dict[str, Any]) -> Iterator[Any]:
         """Yields the partition's spill files, and the side outputs."""
         yield from done["files"].items()
-        letters = [DeadLetter(**letter) for letter in done["dead_letters"]]
+        letters = [DeadLetter.from_dict(letter) for letter in done["dead_letters"]]
         yield from self.side_outputs(Counter(done["counts"]), letters)

@@ -108,8 +108,8 @@ class PartitionTally:
         for letter in block.dead_letters:
             rows += (letter.row, letter.row + letter.num_rows - 1)
         if rows:
-            begin, end = self._spans.get(block.partition, (rows[0], 0))
-            self._spans[block.partition] = min(begin, *rows), max(end, max(rows) + 1)
+            begin, end = self._spans.get(block.file_index, (rows[0], 0))
+            self._spans[block.file_index] = min(begin, *rows), max(end, max(rows) + 1)
 
     def see_tokens(self, block: TokenBlock, plan: StreamPlan) -> pa.RecordBatch:
         """Counts a block's tokens; returns its documents but for those that no shard is to hold."""
@@ -128,7 +128,7 @@ class PartitionTally:
         """Writes the partition's dead letters; returns what the log keeps of it."""
         name = self.partition.name
         if self.letters:
-            letters = sorted(self.letters, key=lambda letter: (letter.partition, letter.row))
+            letters = sorted(self.letters, key=lambda letter: (letter.file_index, letter.row))
             lines = (json.dumps(letter.as_dict(), ensure_ascii=False) for letter in letters)
             text = "".join(f"{line}\n" for line in lines)
             plan.directory.write(naming.dead_letters_name(name), text.encode())
@@ -219,13 +219,13 @@ def _read_pieces(partition: Partition, plan: StreamPlan) -> Iterator[TextBlock]:
             rows = block.rows[begin : begin + limit]
             texts = block.texts.slice(begin, limit)
             num_read = len(rows) + sum(letter.num_rows for letter in letters)
-            yield TextBlock(block.partition, rows, texts, letters, num_read)
+            yield TextBlock(block.file_index, rows, texts, letters, num_read)
             letters = []
 
 
 def _missing(block: TextBlock, log: StreamLog) -> TextBlock:
     """Returns the block without the documents that committed shards hold."""
-    committed = log.committed_rows(block.partition, block.rows)
+    committed = log.committed_rows(block.file_index, block.rows)
     if not committed.any():
         return block
     keep = ~committed
