@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from shardstream.sources.errors import first_line, is_damage
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import is_damage
 from shardstream.sources.open_files import open_stream
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
 from shardstream.sources.spec import ReadSpec, SourceFile

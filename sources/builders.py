@@ -15,7 +15,8 @@ import datasets
 import fsspec
 from datasets.exceptions import DatasetNotFoundError
 
-from shardstream.sources.errors import SourceError, border, first_line
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import SourceError, border
 from shardstream.sources.options import SourceOptions
 from shardstream.sources.rows import AnyValue
 

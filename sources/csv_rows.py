@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from datasets.packaged_modules.csv.csv import CsvConfig
 
+from shardstream.shard_format.messages import first_line
 from shardstream.sources.csv_types import with_types
-from shardstream.sources.errors import first_line
 from shardstream.sources.open_files import listed_size, members_of, open_stream
 from shardstream.sources.rows import AnyValue, Fault, Lost, Rows, missing_columns, pick, rows_after
 from shardstream.sources.spec import ReadSpec, SourceFile

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from shardstream.shard_format.messages import first_line
 from shardstream.sources.redact import redact
 
 
@@ -20,12 +21,6 @@ class SourceError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
-
-
-def first_line(error: object) -> str:
-    """Returns an error's first line, or the name of its type where it has no text."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines and lines[0].strip() else type(error).__name__
 
 
 class EndsTooEarlyError(EOFError):

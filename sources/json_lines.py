@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as paj
 
-from shardstream.sources.errors import first_line
+from shardstream.shard_format.messages import first_line
 from shardstream.sources.rows import PREVIEW_CHARACTERS, AnyValue, Fault, Rows, pick
 from shardstream.sources.spec import JSON, ReadSpec
 from shardstream.sources.texts import text_of

@@ -7,7 +7,8 @@ from typing import Any
 
 from datasets.utils.json import ujson_dumps, ujson_loads
 
-from shardstream.sources.errors import SourceError, first_line
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import SourceError
 from shardstream.sources.json_lines import Line, parse_chunk, parse_line, rows_of
 from shardstream.sources.open_files import LineReader, listed_size, members_of, open_stream
 from shardstream.sources.other_rows import read_with_datasets

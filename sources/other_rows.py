@@ -10,7 +10,8 @@ import fsspec
 import pyarrow as pa
 from datasets.exceptions import DatasetGenerationError
 
-from shardstream.sources.errors import first_line, is_damage
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import is_damage
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
 from shardstream.sources.spec import ReadSpec, SourceFile
 

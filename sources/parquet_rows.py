@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shardstream.sources.errors import SourceError, first_line, is_damage
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import SourceError, is_damage
 from shardstream.sources.rows import Fault, Lost, Rows, missing_columns, pick
 from shardstream.sources.spec import ReadSpec
 

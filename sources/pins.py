@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from shardstream.sources.errors import SourceError, first_line
+from shardstream.shard_format.messages import first_line
+from shardstream.sources.errors import SourceError
 from shardstream.sources.redact import redact
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

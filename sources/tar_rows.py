@@ -14,7 +14,7 @@ from datasets.download.streaming_download_manager import ArchiveIterable
 from datasets.filesystems import EXTENSION_TO_COMPRESSION_FS_FILE_CLS
 from datasets.packaged_modules.webdataset.webdataset import WebDataset, base_plus_ext
 
-from shardstream.sources.errors import first_line
+from shardstream.shard_format.messages import first_line
 from shardstream.sources.rows import AnyValue, Fault, Lost, Rows
 from shardstream.sources.spec import ReadSpec, SourceFile
 from shardstream.sources.texts import text_of, too_large
